@@ -1,0 +1,1 @@
+"""Activities: one effect each, safe to run twice."""

@@ -1,0 +1,1 @@
+"""What crosses a boundary: HTTP bodies, durable inputs and outputs, events, custom status."""

@@ -1,0 +1,78 @@
+"""The base of all contracts, and the kinds of text and number that they are made of."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints
+
+YEAR_IN_HOURS = 365 * 24
+"""The longest that anything waits."""
+
+
+class Contract(BaseModel):
+    """A frozen pydantic model that refuses unknown fields and silent conversions.
+
+    At a durable boundary it travels as plain JSON: ``plain()`` out, ``model_validate`` in. Error messages
+    never repeat the input, which may be personal.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
+
+    def plain(self) -> dict[str, Any]:
+        """Return the plain JSON object that stands for this contract.
+
+        Not named ``to_json``: by that name the Functions codec would take a contract for a custom class, and write
+        the name of the class into the history.
+        """
+        return self.model_dump(mode="json")
+
+
+InstanceId = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=100, pattern=r"\A[A-Za-z0-9_.:-]+\z"),
+    Field(description="1 to 100 letters, digits and - _ . :"),
+]
+
+Line = Annotated[
+    str,
+    StringConstraints(
+        strip_whitespace=True, min_length=1, max_length=200, pattern=r"\A[^\x00-\x1f\x7f\u2028\u2029]*\z"
+    ),
+    Field(description="one line of text"),
+]
+
+Name = Annotated[
+    str,
+    StringConstraints(
+        strip_whitespace=True, min_length=1, max_length=100, pattern=r"\A[^\x00-\x1f\x7f\u2028\u2029]*\z"
+    ),
+    Field(description="the name of a person or a thing, in one line"),
+]
+
+Comment = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, max_length=4000, pattern=r"\A[^\x00]*\z"),
+    Field(description="free text of up to 4,000 characters"),
+]
+
+DecisionId = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=128, pattern=r"\A[\x21-\x7e]+\z"),
+    Field(description="1 to 128 printable ASCII characters without spaces"),
+]
+
+Hours = Annotated[float, Field(gt=0, le=YEAR_IN_HOURS, allow_inf_nan=False)]
+
+
+def as_utc_text(value: datetime) -> str:
+    """Return a time as ISO 8601 in UTC with a ``Z``; a naive one (as an orchestrator's clock gives) is UTC."""
+    aware = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    return aware.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+Timestamp = Annotated[
+    datetime,
+    Field(strict=False),
+    PlainSerializer(as_utc_text, return_type=str, when_used="json"),
+]
+"""A time; in JSON it is text in UTC."""

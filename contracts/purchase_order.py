@@ -1,0 +1,69 @@
+"""Purchase order: what starts it, what decides it, what comes out."""
+
+from decimal import Decimal
+from typing import Annotated
+
+from pydantic import Field
+
+from contracts.base import YEAR_IN_HOURS, Comment, Contract, DecisionId, InstanceId, Line, Name, Timestamp
+
+Seconds = Annotated[float, Field(gt=0, le=YEAR_IN_HOURS * 3600, allow_inf_nan=False)]
+
+
+class PurchaseOrder(Contract):
+    """The order itself: ``cost`` is the price of one piece."""
+
+    order_id: Name
+    cost: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+    product: Line
+    quantity: Annotated[int, Field(ge=1, le=1_000_000)]
+
+    @property
+    def total(self) -> Decimal:
+        """``cost * quantity`` in decimal, so that ten times 100.00 is 1,000 and not a hair less."""
+        return Decimal(str(self.cost)) * self.quantity
+
+
+class StartPurchaseOrder(PurchaseOrder):
+    """The body of ``POST /start-purchase-order``.
+
+    ``timeout_seconds`` replaces the setting for this order; ``instance_id`` names the run.
+    """
+
+    timeout_seconds: Seconds | None = None
+    instance_id: InstanceId | None = None
+
+
+class PurchaseOrderInput(Contract):
+    """The durable input of the orchestrator."""
+
+    order: PurchaseOrder
+    timeout_seconds: Seconds
+
+
+class OrderEffect(Contract):
+    """What placing and cancelling take: the order, and the instance that it belongs to, by which the order desk
+    knows a repetition."""
+
+    instance_id: str
+    order: PurchaseOrder
+
+
+class ApprovalEvent(Contract):
+    """The payload of ``approval_event``, and the body of ``POST /signal-approval/{instance_id}``."""
+
+    approver_name: Name
+    approved: bool
+    comments: Comment | None = None
+    decision_id: DecisionId | None = None
+
+
+class PurchaseOrderOutcome(Contract):
+    """The output of the run. ``status`` is one of ``Auto-Approved``, ``Approved by X``, ``Rejected by X`` and
+    ``Cancelled due to timeout``."""
+
+    status: str
+    order_id: Name
+    approver_name: Name | None = None
+    comments: Comment | None = None
+    decided_at: Timestamp | None = None

@@ -1,0 +1,95 @@
+"""The errors of the app; each knows the HTTP status that it is answered with.
+
+    CountersignError
+    ├── BadRequest              400  not JSON, or an id or a header that cannot be
+    ├── Forbidden               403  a browser sent it from another site
+    ├── NotFound                404  no such instance, or it belongs to another workflow
+    ├── Conflict                409
+    │   ├── AlreadyDecided           somebody else's decision came first
+    │   └── AlreadyStarted           the instance id is taken
+    ├── TooLate                 410  it timed out, or ended, before this decision
+    ├── PayloadTooLarge         413
+    ├── Unprocessable           422  JSON, but not what was asked for; names each bad field
+    └── HubUnavailable          503  the task hub does not answer
+
+Triggers raise them; ``triggers.web.answers_errors`` turns them into RFC 9457 problem details. Every ``detail``
+is written for the person who gets it, and ``members`` are the facts that a program may need.
+"""
+
+from typing import Any, ClassVar
+
+
+class CountersignError(Exception):
+    """The root of all errors that a client may see.
+
+    ``detail`` says what is wrong and what to do; ``members`` are added to the problem document.
+    """
+
+    status: ClassVar[int] = 500
+    title: ClassVar[str] = "Internal error"
+    slug: ClassVar[str] = "internal-error"
+
+    def __init__(self, detail: str, **members: Any) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.members = members
+
+
+class BadRequest(CountersignError):
+    """The request cannot be read."""
+
+    status, title, slug = 400, "Bad request", "bad-request"
+
+
+class Forbidden(CountersignError):
+    """The caller may not do this."""
+
+    status, title, slug = 403, "Forbidden", "forbidden"
+
+
+class NotFound(CountersignError):
+    """There is no such instance in this workflow."""
+
+    status, title, slug = 404, "Not found", "not-found"
+
+
+class Conflict(CountersignError):
+    """The request is at odds with what has happened."""
+
+    status, title, slug = 409, "Conflict", "conflict"
+
+
+class AlreadyDecided(Conflict):
+    """Another decision came first; the members say whose and when."""
+
+    title, slug = "Already decided", "already-decided"
+
+
+class AlreadyStarted(Conflict):
+    """The instance id is in use."""
+
+    title, slug = "Already started", "already-started"
+
+
+class TooLate(CountersignError):
+    """The run ended without a decision before this one came."""
+
+    status, title, slug = 410, "Too late", "too-late"
+
+
+class PayloadTooLarge(CountersignError):
+    """The body is over the limit."""
+
+    status, title, slug = 413, "Payload too large", "payload-too-large"
+
+
+class Unprocessable(CountersignError):
+    """The body is JSON but not valid; ``errors`` names each bad field."""
+
+    status, title, slug = 422, "Unprocessable content", "unprocessable"
+
+
+class HubUnavailable(CountersignError):
+    """The task hub does not answer; trying again later is right."""
+
+    status, title, slug = 503, "Task hub unavailable", "hub-unavailable"

@@ -1,0 +1,60 @@
+"""The table of contents: every trigger, orchestrator and activity of the app, registered by name.
+
+A registered name is a promise to the instances in flight, which are found by it: it does not change.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import azure.durable_functions as df
+import azure.functions as func
+from azure.durable_functions import worker
+
+from activities.approval import send_approval_request
+from activities.purchase_order import cancel_order, place_order
+from orchestrators.approval import approval
+from orchestrators.event_payload import EventConverter
+from orchestrators.purchase_order import purchase_order
+from settings import get_settings
+from triggers.approval import decide_approval, get_approval, start_approval
+from triggers.purchase_order import decide_purchase_order, get_purchase_order, start_purchase_order
+from triggers.web import Trigger, answers_errors
+
+get_settings()  # A setting that cannot be read stops the app here, with the name of the variable.
+
+# Without strict typing, a payload with the SDK's envelope of a custom object instantiates any class that is loaded.
+os.environ["AZURE_FUNCTIONS_DURABLE_STRICT_TYPING"] = "1"
+# Every worker that is made from here on decodes events so that no payload can fail a run.
+worker.DEFAULT_FUNCTIONS_DATA_CONVERTER = EventConverter()  # type: ignore[attr-defined]  # not in its __all__
+
+app = df.DFApp(http_auth_level=func.AuthLevel.FUNCTION)
+
+
+def _http(method: str, route: str, trigger: Trigger) -> None:
+    client_bound = app.durable_client_input(client_name="client")(answers_errors(trigger))
+    app.route(route=route, methods=[method])(client_bound)
+
+
+def _orchestrator(orchestrator: Callable[..., Any]) -> None:
+    app.orchestration_trigger(context_name="context", orchestration=orchestrator.__name__)(orchestrator)
+
+
+def _activity(activity: Callable[..., Any]) -> None:
+    app.activity_trigger(input_name="request", activity=activity.__name__)(activity)
+
+
+# Purchase order
+_http("POST", "start-purchase-order", start_purchase_order)
+_http("POST", "signal-approval/{instance_id}", decide_purchase_order)
+_http("GET", "status/{instance_id}", get_purchase_order)
+_orchestrator(purchase_order)
+_activity(place_order)
+_activity(cancel_order)
+
+# Approval
+_http("POST", "api/requests", start_approval)
+_http("GET", "api/requests/{request_id}", get_approval)
+_http("POST", "api/approvals/{request_id}", decide_approval)
+_orchestrator(approval)
+_activity(send_approval_request)

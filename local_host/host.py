@@ -1,0 +1,154 @@
+"""The host: task hub, worker, functions and HTTP server of one app."""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import override
+
+import grpc.aio
+import uvicorn
+from durabletask.internal import orchestrator_service_pb2_grpc as stubs
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.routing import BaseRoute, Mount
+
+from local_host.app_loader import App, load_app, load_environment
+from local_host.durable import DurableFunctions
+from local_host.errors import HostError
+from local_host.http_trigger import Endpoint, HttpTriggers, endpoints_of
+from local_host.hub import MESSAGE_LIMITS, InMemoryTaskHub, TaskHub, client_configuration
+from local_host.invocation import Invoker
+from local_host.management import management_routes
+from local_host.worker import Worker
+
+DATA_VARIABLE = "LOCAL_HOST_DATA"
+"""The environment variable that tells the app where to keep what it writes locally."""
+
+LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user chose: the app's folder, the data folder, and the port (0 takes a free one).
+
+    ``trusted_hosts`` are names that the host may be called by besides those of loopback.
+    """
+
+    app_dir: Path
+    data: Path
+    port: int = 7071
+    trusted_hosts: tuple[str, ...] = ()
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, except that whoever runs the host handles the signals."""
+
+    @override
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@dataclass(frozen=True)
+class RunningHost:
+    """A host that serves; ``hub_address`` is the task hub's, for gRPC clients on this machine."""
+
+    url: str
+    app: App
+    endpoints: list[Endpoint]
+    hub_address: str
+    server: Server
+    serving: asyncio.Task[None]
+
+    def stop(self) -> None:
+        """Ask the server to stop: requests that are under way are answered, new ones are not taken."""
+        self.server.should_exit = True
+
+
+@asynccontextmanager
+async def hosted(options: Options, hub: TaskHub | None = None) -> AsyncIterator[RunningHost]:
+    """Host an app for as long as the context lasts.
+
+    Raises ``HostError`` when the host cannot start, and whatever the app's own code raises when it is imported.
+    """
+    async with AsyncExitStack() as stack:
+        listener = stack.enter_context(_listen(options.port))
+        address = f"{LOOPBACK}:{listener.getsockname()[1]}"
+        _prepare_environment(options, address)
+        app = load_app(options.app_dir)
+        endpoints = endpoints_of(app.functions, app.route_prefix)
+
+        hub = hub if hub is not None else InMemoryTaskHub()
+        hub.start()
+        stack.callback(hub.stop)
+        invoker = Invoker(app.folder, client_configuration(hub.address, f"http://{address}", app.hub_name))
+        stack.callback(invoker.close)
+        functions = DurableFunctions(app.functions, invoker)
+        worker = Worker(hub.address, functions, asyncio.get_running_loop())
+        worker.start()  # type: ignore[no-untyped-call]
+        stack.push_async_callback(asyncio.to_thread, worker.stop)
+        channel = await stack.enter_async_context(grpc.aio.insecure_channel(hub.address, options=MESSAGE_LIMITS))
+
+        management = management_routes(
+            stubs.TaskHubSidecarServiceStub(channel),  # type: ignore[no-untyped-call]
+            task_hub=app.hub_name,
+            orchestrator_names=functions.orchestrator_names,
+            entity_names=functions.entity_names,
+        )
+        web_app = _web_app([*management, Mount("/", HttpTriggers(endpoints, invoker))], options.trusted_hosts)
+        server = Server(_server_config(web_app))
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        stack.push_async_callback(_finish, server, serving)
+        yield RunningHost(f"http://{address}", app, endpoints, hub.address, server, serving)
+
+
+def _prepare_environment(options: Options, address: str) -> None:
+    """Tell the app what Azure and the official tools tell it, and where its data folder is."""
+    try:
+        options.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise HostError(f"The data folder {options.data} cannot be made: {error.strerror}.") from None
+    os.environ[DATA_VARIABLE] = str(options.data.resolve())
+    os.environ["WEBSITE_HOSTNAME"] = address
+    os.environ.setdefault("AZURE_FUNCTIONS_ENVIRONMENT", "Development")
+    os.environ.setdefault("FUNCTIONS_WORKER_RUNTIME", "python")
+    load_environment(options.app_dir)
+
+
+def _web_app(routes: list[BaseRoute], trusted_hosts: tuple[str, ...]) -> Starlette:
+    # A page could call this host by a name of its own that resolves to loopback; such names are refused.
+    allowed = [LOOPBACK, "localhost", *trusted_hosts]
+    return Starlette(routes=routes, middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=allowed)])
+
+
+def _server_config(web_app: Starlette) -> uvicorn.Config:
+    return uvicorn.Config(
+        web_app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=10,
+    )
+
+
+async def _finish(server: Server, serving: asyncio.Task[None]) -> None:
+    server.should_exit = True
+    await serving
+
+
+@contextmanager
+def _listen(port: int) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((LOOPBACK, port))
+        except OSError:
+            raise HostError(f"Port {port} is in use. Choose another one with --port.") from None
+        yield listener

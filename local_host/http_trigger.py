@@ -1,0 +1,147 @@
+"""HTTP triggers: a request to ``func.HttpRequest``, and what the function returns to a response."""
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from azure.functions import http as sdk
+from azure.functions.meta import Datum
+from starlette.datastructures import MultiDict
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from local_host.functions import Function
+from local_host.invocation import InvocationError, Invoker
+from local_host.routing import Template, compile_template
+
+MAX_BODY = 100 * 1024 * 1024
+"""Bytes of a request's body that the host takes, as Azure's host does."""
+
+_LOGGER = logging.getLogger("local_host")
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """An HTTP function and the route that leads to it; no methods means every method."""
+
+    function: Function
+    template: Template
+
+    def takes(self, method: str) -> bool:
+        """Whether the function takes requests of this method."""
+        return not self.function.methods or method in self.function.methods
+
+
+def endpoints_of(functions: Iterable[Function], route_prefix: str) -> list[Endpoint]:
+    """Compile the routes of the HTTP functions, in the order in which they are tried."""
+    endpoints = [
+        Endpoint(function, compile_template(f"{route_prefix}/{function.route.lstrip('/')}"))
+        for function in functions
+        if function.route is not None
+    ]
+    return sorted(endpoints, key=lambda endpoint: endpoint.template.precedence)
+
+
+class HttpTriggers:
+    """An ASGI app that serves the HTTP functions."""
+
+    def __init__(self, endpoints: list[Endpoint], invoker: Invoker) -> None:
+        self._endpoints = endpoints
+        self._invoker = invoker
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        request = Request(scope, receive)
+        try:
+            response = await self._answer(request)
+        except ClientDisconnect:
+            return
+        await response(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
+        found = self._find(request)
+        if found is None:
+            return PlainTextResponse("Not Found", 404)
+        function, route_params = found
+        body = await read_body(request, MAX_BODY)
+        if body is None:
+            return PlainTextResponse("Payload Too Large", 413)
+        given = to_sdk_request(request, route_params, body)
+        try:
+            result = await self._invoker.invoke(function, given, request.headers)
+            return to_response(result)
+        except InvocationError as error:
+            return PlainTextResponse(str(error), 500)
+        except Exception:
+            _LOGGER.exception("What %s returned is no HTTP response", function.name)
+            return PlainTextResponse(f"What the function '{function.name}' returned is no HTTP response.", 500)
+
+    def _find(self, request: Request) -> tuple[Function, dict[str, str]] | None:
+        raw_path = request.scope.get("raw_path", b"").split(b"?", 1)[0].decode("latin-1")
+        for endpoint in self._endpoints:
+            if endpoint.takes(request.method):
+                params = endpoint.template.match(raw_path)
+                if params is not None:
+                    return endpoint.function, params
+        return None
+
+
+async def read_body(request: Request, limit: int) -> bytes | None:
+    """Read a body of up to ``limit`` bytes; None when there is more, of which nothing is kept."""
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > limit:
+        return None
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            return None
+    return bytes(body)
+
+
+def to_sdk_request(request: Request, route_params: Mapping[str, str], body: bytes) -> Any:
+    """Build what the function gets, by the SDK's own converter. Repeated headers and keys are joined by commas."""
+    datum = Datum(
+        type="http",
+        value={
+            "method": _text(request.method),
+            "url": _text(str(request.url)),
+            "headers": _texts(request.headers.items()),
+            "query": _texts(request.query_params.multi_items()),
+            "params": _texts(route_params.items()),
+            "body": Datum(type="bytes", value=body),
+        },
+    )
+    return sdk.HttpRequestConverter.decode(datum, trigger_metadata={})
+
+
+def to_response(result: Any) -> Response:
+    """Build the response from what the function returned, by the SDK's own converter; None is 204.
+
+    Raises ``NotImplementedError`` for anything but a ``func.HttpResponse``, a ``str`` or None.
+    """
+    if result is None:
+        return Response(status_code=204)
+    datum = sdk.HttpResponseConverter.encode(result, expected_type=None)
+    if datum.type == "string":
+        return PlainTextResponse(datum.value)
+    value = datum.value
+    response = Response(value["body"].value, int(value["status_code"].value))
+    for name, header in value["headers"].items():
+        if name.lower() not in ("content-length", "transfer-encoding"):
+            response.headers[name] = header.value
+    for cookie in value["cookies"] or ():
+        for morsel in cookie.values():
+            response.headers.append("set-cookie", morsel.OutputString())
+    return response
+
+
+def _text(value: str) -> Datum:
+    return Datum(type="string", value=value)
+
+
+def _texts(items: Iterable[tuple[str, str]]) -> dict[str, Datum]:
+    grouped = MultiDict(list(items))
+    return {name: _text(",".join(grouped.getlist(name))) for name in grouped}

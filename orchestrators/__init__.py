@@ -1,0 +1,1 @@
+"""Orchestrators: deterministic, without clock, random, I/O or settings of their own."""

@@ -1,0 +1,13 @@
+"""How often, and how patiently, an activity is tried."""
+
+from datetime import timedelta
+
+from durabletask.task import RetryPolicy
+
+EFFECT = RetryPolicy(
+    first_retry_interval=timedelta(seconds=2),
+    max_number_of_attempts=5,
+    backoff_coefficient=3,
+    max_retry_interval=timedelta(minutes=1),
+)
+"""For an effect on the outside world that is safe to repeat: five attempts within about a minute and a half."""

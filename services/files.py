@@ -1,0 +1,43 @@
+"""Writing files so that a reader, or a crash, never sees half of one."""
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from urllib.parse import quote
+
+MAX_NAME = 200
+
+
+def file_name(name: str) -> str:
+    """Return a file name for any text: percent-encoded, and cut with a hash at its end where it would be too long."""
+    encoded = quote(name, safe="-_.:@")
+    if encoded.startswith("."):
+        encoded = "%2E" + encoded[1:]
+    if len(encoded) <= MAX_NAME:
+        return encoded
+    digest = hashlib.sha256(name.encode()).hexdigest()[:32]
+    return f"{encoded[: MAX_NAME - 33]}~{digest}"
+
+
+def write_once(folder: Path, name: str, content: bytes) -> Path:
+    """Write ``content`` to ``folder/name``, readable by the owner only, unless a file of that name is there.
+
+    Gives the file's path. ``name`` may be any text, see ``file_name``. Two writers at once leave one whole file.
+    Raises ``OSError`` when the disk does not take it.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    target = folder / file_name(name)
+    if target.exists():
+        return target
+    descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=".new-")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).rename(target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return target

@@ -1,0 +1,1 @@
+"""Triggers: HTTP in, HTTP out; no workflow logic."""

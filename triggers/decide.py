@@ -1,0 +1,134 @@
+"""A decision, from the request to the verdict of the run that it concerns."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import azure.functions as func
+import grpc
+from azure.durable_functions import SyncDurableFunctionsClient
+from durabletask.client import OrchestrationState
+
+from contracts.base import Contract, as_utc_text
+from contracts.human_step import Decision, Progress
+from errors import AlreadyDecided, CountersignError, NotFound, TooLate, Unprocessable
+from triggers.instances import ENDED, find, progress_of
+from triggers.web import answer
+
+FIRST_POLL = 0.002
+LONGEST_POLL = 0.05
+"""Seconds between two looks at the run; each is twice the one before, up to the longest."""
+
+
+@dataclass(frozen=True)
+class AskedDecision:
+    """What a client asks to be decided, and the event that carries it to the run.
+
+    ``decision_id`` finds the verdict on it: the run publishes the decision that it took under that id.
+    """
+
+    approved: bool
+    by: str
+    comments: str | None
+    decision_id: str
+    event: str
+    payload: Contract
+
+    def is_in(self, taken: Decision) -> bool:
+        """Whether the run took this very decision."""
+        comments = Decision(approved=self.approved, by=self.by, comments=self.comments, at=taken.at).shortened()
+        return (taken.approved, taken.by, taken.comments) == (self.approved, self.by, comments.comments)
+
+
+def decide(
+    client: SyncDurableFunctionsClient,
+    workflow: str,
+    instance_id: str,
+    asked: AskedDecision,
+    *,
+    patience: float,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Decision | None:
+    """Raise the event and wait for the run's verdict on it.
+
+    Gives the decision as the run took it, also to whoever repeats the ``decision_id``; or None when the run did not
+    come to it within ``patience`` seconds (a suspended run does not). Raises ``NotFound``, ``AlreadyDecided``,
+    ``TooLate``, or ``Unprocessable`` when the id came before with another decision.
+    """
+    verdict = _verdict(find(client, workflow, instance_id), asked)
+    if verdict is not None:
+        return verdict
+    _raise(client, instance_id, asked)
+
+    give_up, pause = clock() + patience, FIRST_POLL
+    while True:
+        verdict = _verdict(find(client, workflow, instance_id), asked)
+        if verdict is not None or clock() >= give_up:
+            return verdict
+        sleep(pause)
+        pause = min(pause * 2, LONGEST_POLL)
+
+
+def answer_decision(verdict: Decision | None, instance_id: str, status_url: str, message: str) -> func.HttpResponse:
+    """Answer 200 with the verdict, or 202 with the address that will show it."""
+    if verdict is None:
+        body = {"instance_id": instance_id, "message": "The decision was handed over; the run has yet to take it."}
+        return answer({**body, "status_url": status_url}, 202, {"Location": status_url})
+    return answer(
+        {
+            "instance_id": instance_id,
+            "message": message,
+            "outcome": verdict.outcome,
+            "decided_by": verdict.by,
+            "decided_at": as_utc_text(verdict.at),
+            "decision_id": verdict.decision_id,
+            "status_url": status_url,
+        }
+    )
+
+
+def _raise(client: SyncDurableFunctionsClient, instance_id: str, asked: AskedDecision) -> None:
+    try:
+        client.raise_orchestration_event(instance_id, asked.event, data=asked.payload.plain())
+    except grpc.RpcError as error:
+        if error.code() == grpc.StatusCode.NOT_FOUND:
+            raise NotFound(f"The instance '{instance_id}' is gone.") from None
+        if error.code() != grpc.StatusCode.FAILED_PRECONDITION:
+            raise
+        # The run ended between the look and the event: the next look says how.
+
+
+def _verdict(state: OrchestrationState, asked: AskedDecision) -> Decision | None:
+    """Return the run's decision when it is the asked one, None while it is open; raise when it is another."""
+    progress = progress_of(state)
+    taken = progress.decision if progress is not None else None
+    if taken is None:
+        if state.runtime_status in ENDED:
+            raise _ended_without(state, progress)
+        return None
+    if taken.decision_id != asked.decision_id:
+        raise AlreadyDecided(
+            f"{taken.by} {taken.outcome} this at {as_utc_text(taken.at)}.",
+            decided_by=taken.by,
+            decided_at=as_utc_text(taken.at),
+            outcome=taken.outcome,
+        )
+    if not asked.is_in(taken):
+        raise Unprocessable("This Idempotency-Key came before with another decision. Use a new one for each.")
+    return taken
+
+
+def _ended_without(state: OrchestrationState, progress: Progress | None) -> CountersignError:
+    ended = as_utc_text(state.last_updated_at)
+    phase = progress.phase if progress is not None else ""
+    if phase == "auto_approved":
+        return AlreadyDecided(
+            f"This was approved automatically at {ended}.",
+            decided_by="(automatic)",
+            decided_at=ended,
+            outcome="approved",
+        )
+    if phase == "timed_out" and progress is not None and progress.deadline is not None:
+        return TooLate(f"The time to decide was up at {as_utc_text(progress.deadline)}.", ended_at=ended)
+    return TooLate(f"The run ended without a decision: {state.runtime_status.name.lower()}.", ended_at=ended)

@@ -1,0 +1,72 @@
+"""Starting, finding and describing the instances of one workflow."""
+
+import json
+from typing import Any
+from uuid import uuid4
+
+import grpc
+from azure.durable_functions import SyncDurableFunctionsClient
+from durabletask.client import OrchestrationState, OrchestrationStatus
+
+from contracts.base import Contract, as_utc_text
+from contracts.human_step import Progress
+from errors import AlreadyStarted, NotFound
+
+ENDED = (OrchestrationStatus.COMPLETED, OrchestrationStatus.FAILED, OrchestrationStatus.TERMINATED)
+
+
+def start(client: SyncDurableFunctionsClient, workflow: str, given_id: str | None, contract: Contract) -> str:
+    """Start ``workflow`` and return its instance id: the given one, or ``<workflow>-<uuid4>``.
+
+    Raises ``AlreadyStarted`` when an instance has the given id.
+    """
+    instance_id = given_id or f"{workflow}-{uuid4()}"
+    taken = AlreadyStarted(f"The id '{instance_id}' is in use. Choose another one.", instance_id=instance_id)
+    if given_id is not None and client.get_orchestration_state(instance_id, fetch_payloads=False) is not None:
+        raise taken
+    try:
+        return client.schedule_new_orchestration(workflow, input=contract.plain(), instance_id=instance_id)
+    except grpc.RpcError as error:
+        if error.code() == grpc.StatusCode.ALREADY_EXISTS:
+            raise taken from None
+        raise
+
+
+def find(client: SyncDurableFunctionsClient, workflow: str, instance_id: str) -> OrchestrationState:
+    """Return the state of an instance of ``workflow``. Raises ``NotFound``, also for another workflow's instance."""
+    state = client.get_orchestration_state(instance_id)
+    if state is None or state.name != workflow:
+        raise NotFound(f"There is no {workflow.replace('_', ' ')} with the id '{instance_id}'.")
+    return state
+
+
+def progress_of(state: OrchestrationState) -> Progress | None:
+    """Return what the run says of itself, or None before it said anything."""
+    if not state.serialized_custom_status:
+        return None
+    return Progress.model_validate_json(state.serialized_custom_status)
+
+
+def describe(state: OrchestrationState) -> dict[str, Any]:
+    """Return what every workflow shows of an instance.
+
+    ``status`` is the outcome in the words of the workflow, or ``Pending``, ``Failed``, ``Terminated``; ``error`` says
+    why a run failed.
+    """
+    output = _json(state.serialized_output)
+    outcome = output.get("status") if isinstance(output, dict) else None
+    ended = state.runtime_status in ENDED
+    return {
+        "status": outcome or (state.runtime_status.name.capitalize() if ended else "Pending"),
+        "runtime_status": state.runtime_status.name,
+        "created_at": as_utc_text(state.created_at),
+        "last_updated_at": as_utc_text(state.last_updated_at),
+        "input": _json(state.serialized_input),
+        "custom_status": _json(state.serialized_custom_status),
+        "output": output,
+        "error": state.failure_details.message if state.failure_details is not None else None,
+    }
+
+
+def _json(payload: str | None) -> Any:
+    return json.loads(payload) if payload else None

@@ -1,0 +1,134 @@
+"""HTTP for all triggers: reading a request, answering it, and answering errors."""
+
+import json
+import logging
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+from uuid import uuid4
+
+import azure.functions as func
+import grpc
+from pydantic import TypeAdapter, ValidationError
+
+from contracts.base import Contract, DecisionId, InstanceId
+from errors import BadRequest, CountersignError, Forbidden, HubUnavailable, PayloadTooLarge, Unprocessable
+
+MAX_BODY = 256 * 1024
+"""Bytes of a body that are taken; more is 413."""
+
+_LOGGER = logging.getLogger(__name__)
+_INSTANCE_ID: TypeAdapter[str] = TypeAdapter(InstanceId)
+_DECISION_ID: TypeAdapter[str] = TypeAdapter(DecisionId)
+
+type Trigger = Callable[..., func.HttpResponse]
+
+
+def answers_errors(trigger: Trigger) -> Trigger:
+    """Make a trigger answer every error as RFC 9457 problem details, and let no traceback out.
+
+    What is not a ``CountersignError`` is logged whole and answered with 500 and a sentence. A request that
+    changes something and that a browser sends for another site is refused before the trigger sees it.
+    """
+
+    @wraps(trigger)
+    def answering(req: func.HttpRequest, client: Any) -> func.HttpResponse:
+        try:
+            refuse_cross_site(req)
+            return trigger(req, client)
+        except CountersignError as error:
+            return problem(error)
+        except grpc.RpcError as error:
+            _LOGGER.exception("The task hub failed in %s", trigger.__name__)
+            unavailable = getattr(error, "code", lambda: None)() == grpc.StatusCode.UNAVAILABLE
+            sentence = "The task hub does not answer. Try again in a moment."
+            return problem(HubUnavailable(sentence) if unavailable else _internal())
+        except Exception:
+            _LOGGER.exception("Unexpected error in %s", trigger.__name__)
+            return problem(_internal())
+
+    return answering
+
+
+def _internal() -> CountersignError:
+    return CountersignError("Something went wrong on our side; the log of the app has the details.")
+
+
+def refuse_cross_site(req: func.HttpRequest) -> None:
+    """Refuse what a browser sends on behalf of another site; programs do not send the header.
+
+    ``Sec-Fetch-Site`` cannot be set by a page's script (Fetch Metadata, W3C). Raises ``Forbidden``.
+    """
+    site = req.headers.get("sec-fetch-site", "none").lower()
+    if req.method not in ("GET", "HEAD", "OPTIONS") and site not in ("none", "same-origin"):
+        raise Forbidden("This request came from a page of another site.")
+
+
+def read_body[Body: Contract](req: func.HttpRequest, contract: type[Body]) -> Body:
+    """Read the JSON body as ``contract``, whatever its content type says.
+
+    Raises ``PayloadTooLarge``, ``BadRequest`` (not JSON) or ``Unprocessable`` (names each bad field).
+    """
+    body = req.get_body()
+    if len(body) > MAX_BODY:
+        raise PayloadTooLarge(f"The body has {len(body):,} bytes; at most {MAX_BODY:,} are taken.")
+    try:
+        return contract.model_validate_json(body)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+    if found[0]["type"] == "json_invalid":
+        raise BadRequest(f"The body is not JSON: {found[0]['msg']}.")
+    fields = [{"field": ".".join(map(str, one["loc"])) or "(body)", "message": one["msg"]} for one in found[:20]]
+    names = ", ".join(dict.fromkeys(one["field"][:60] for one in fields))
+    raise Unprocessable(f"The body is not valid: {names}.", errors=fields)
+
+
+def instance_id_of(req: func.HttpRequest, parameter: str) -> str:
+    """Return the instance id in the route. Raises ``BadRequest`` when it cannot be one."""
+    try:
+        return _INSTANCE_ID.validate_python(req.route_params.get(parameter, ""))
+    except ValidationError:
+        raise BadRequest(
+            f"The {parameter} in the address has 1 to 100 letters, digits and any of - _ . : and nothing else."
+        ) from None
+
+
+def decision_id_of(req: func.HttpRequest, in_body: str | None) -> str:
+    """Return the ``Idempotency-Key`` header, else the body's ``decision_id``, else a new id.
+
+    Raises ``BadRequest`` when the header cannot be one.
+    """
+    given = req.headers.get("idempotency-key")
+    if given is None:
+        return in_body or uuid4().hex
+    try:
+        return _DECISION_ID.validate_python(given)
+    except ValidationError:
+        raise BadRequest("The header Idempotency-Key has 1 to 128 printable ASCII characters, no spaces.") from None
+
+
+def answer(body: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> func.HttpResponse:
+    """Answer with a JSON object that no cache keeps."""
+    return func.HttpResponse(
+        json.dumps(body, ensure_ascii=False),
+        status_code=status,
+        mimetype="application/json",
+        headers={"Cache-Control": "no-store", **(headers or {})},
+    )
+
+
+def problem(error: CountersignError) -> func.HttpResponse:
+    """Answer with the problem details (RFC 9457) of an error."""
+    document = {
+        "type": f"urn:countersign:problem:{error.slug}",
+        "title": error.title,
+        "status": error.status,
+        "detail": error.detail,
+        **error.members,
+    }
+    return func.HttpResponse(
+        json.dumps(document, ensure_ascii=False),
+        status_code=error.status,
+        mimetype="application/problem+json",
+        headers={"Cache-Control": "no-store"},
+    )
