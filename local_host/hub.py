@@ -8,6 +8,8 @@ import grpc
 from durabletask.internal import orchestrator_service_pb2_grpc as stubs
 from durabletask.testing import InMemoryOrchestrationBackend
 
+from local_host.management_shapes import required_query
+
 MAX_MESSAGE = 64 * 1024 * 1024
 """Bytes of one gRPC message: a history goes to the worker in one piece."""
 
@@ -60,7 +62,7 @@ def client_configuration(hub_address: str, base_url: str, hub_name: str) -> str:
     Field names and the ``INSTANCEID`` placeholder as the SDK's ``HttpManagementPayload`` reads them.
     """
     management = f"{base_url}/runtime/webhooks/durabletask"
-    query = f"taskHub={hub_name}&connection=Storage"
+    query = required_query(hub_name)
     instance = f"{management}/instances/INSTANCEID"
     return json.dumps(
         {

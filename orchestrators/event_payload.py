@@ -20,8 +20,7 @@ class EventConverter(FunctionsDataConverter):
 
     The SDK decodes the payload of an awaited event before the orchestrator runs, where nothing can catch an error:
     text that is not JSON, or an object with the field names of the codec's own envelope, would fail the run.
-    ``function_app.py`` puts it where the
-    SDK looks for its converter.
+    ``function_app.py`` puts it where the SDK looks for its converter.
     """
 
     @override

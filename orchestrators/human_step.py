@@ -33,7 +33,7 @@ def event_or_deadline[Event: Contract](
         if winner is timer:
             waiting.cancel()
             return None
-        payload = waiting.get_result()
+        payload = waiting.get_result() or EventPayload()  # an event without a payload is not decoded
         try:
             accepted = _validated(payload, contract)
         except ValueError as error:

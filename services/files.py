@@ -9,25 +9,25 @@ from urllib.parse import quote
 MAX_NAME = 200
 
 
-def file_name(name: str) -> str:
+def file_name(name: str, suffix: str) -> str:
     """Return a file name for any text: percent-encoded, and cut with a hash at its end where it would be too long."""
     encoded = quote(name, safe="-_.:@")
     if encoded.startswith("."):
         encoded = "%2E" + encoded[1:]
-    if len(encoded) <= MAX_NAME:
-        return encoded
-    digest = hashlib.sha256(name.encode()).hexdigest()[:32]
-    return f"{encoded[: MAX_NAME - 33]}~{digest}"
+    if len(encoded) > MAX_NAME:
+        digest = hashlib.sha256(name.encode()).hexdigest()[:32]
+        encoded = f"{encoded[: MAX_NAME - 33]}~{digest}"
+    return encoded + suffix
 
 
-def write_once(folder: Path, name: str, content: bytes) -> Path:
-    """Write ``content`` to ``folder/name``, readable by the owner only, unless a file of that name is there.
+def write_once(folder: Path, name: str, suffix: str, content: bytes) -> Path:
+    """Write ``content`` to a file named ``name`` and ``suffix``, unless there is one.
 
-    Gives the file's path. ``name`` may be any text, see ``file_name``. Two writers at once leave one whole file.
-    Raises ``OSError`` when the disk does not take it.
+    The file is readable by its owner only. Gives its path. ``name`` may be any text, see ``file_name``. Two writers
+    at once leave one whole file. Raises ``OSError`` when the disk does not take it.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    target = folder / file_name(name)
+    target = folder / file_name(name, suffix)
     if target.exists():
         return target
     descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=".new-")

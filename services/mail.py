@@ -24,8 +24,7 @@ class FolderMailer:
 
     def send(self, message: EmailMessage) -> None:
         """Write the mail; the file is named by its ``Message-ID``, so that a repetition changes nothing."""
-        name = message["Message-ID"].strip("<>") + ".eml"
-        write_once(self._folder, name, message.as_bytes())
+        write_once(self._folder, message["Message-ID"].strip("<>"), ".eml", message.as_bytes())
 
 
 def get_mailer() -> Mailer:

@@ -40,7 +40,7 @@ class FolderOrderDesk:
         self._write("cancelled", reference, order)
 
     def _write(self, kind: str, reference: str, order: PurchaseOrder) -> None:
-        write_once(self._folder / kind, f"{reference}.json", json.dumps(order.plain(), indent=2).encode())
+        write_once(self._folder / kind, reference, ".json", json.dumps(order.plain(), indent=2).encode())
 
 
 def get_order_desk() -> OrderDesk:

@@ -69,4 +69,8 @@ def describe(state: OrchestrationState) -> dict[str, Any]:
 
 
 def _json(payload: str | None) -> Any:
-    return json.loads(payload) if payload else None
+    # What was given to a termination is text, not JSON, where the management API or a dashboard gave it.
+    try:
+        return json.loads(payload) if payload else None
+    except ValueError:
+        return payload

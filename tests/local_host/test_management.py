@@ -24,10 +24,11 @@ from durabletask.entities import DurableEntity
 from durabletask.task import ActivityContext, OrchestrationContext
 from durabletask.testing import InMemoryOrchestrationBackend
 from durabletask.worker import TaskHubGrpcWorker
-from google.protobuf import wrappers_pb2
+from google.protobuf import timestamp_pb2, wrappers_pb2
 from starlette.applications import Starlette
 
 from local_host.management import MAX_BODY_BYTES, management_routes
+from local_host.management_shapes import history_payload
 
 pytestmark = pytest.mark.anyio
 
@@ -40,6 +41,9 @@ INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,7})?Z")
 JSON = {"Content-Type": "application/json"}
 OPERATIONS = ["terminate", "suspend", "resume", "rewind", "restart"]
 
+# The generated gRPC module and the worker's start and stop carry no types.
+_add_servicer: Any = pb_grpc.add_TaskHubSidecarServiceServicer_to_server
+_new_stub: Any = pb_grpc.TaskHubSidecarServiceStub
 _flaky_runs: dict[str, int] = {}
 
 
@@ -88,9 +92,6 @@ class Counter(DurableEntity):
     def add(self, amount: Any) -> None:
         self.set_state({"last": amount})
 
-    def delete(self) -> None:
-        self.set_state(None)
-
 
 ORCHESTRATORS = [echo, gate, plain_gate, broken, not_a_number, calling, flaky]
 NAMES = [function.__name__ for function in ORCHESTRATORS]
@@ -98,6 +99,7 @@ NAMES = [function.__name__ for function in ORCHESTRATORS]
 
 @dataclass(frozen=True)
 class Api:
+    app: Starlette
     client: httpx.AsyncClient
     stub: Any
 
@@ -141,7 +143,7 @@ class Api:
 @contextmanager
 def serving(backend: Any) -> Iterator[str]:
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=10))
-    pb_grpc.add_TaskHubSidecarServiceServicer_to_server(backend, server)
+    _add_servicer(backend, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:
@@ -154,7 +156,7 @@ def serving(backend: Any) -> Iterator[str]:
 
 @contextmanager
 def working(address: str) -> Iterator[None]:
-    worker = TaskHubGrpcWorker(host_address=address)
+    worker: Any = TaskHubGrpcWorker(host_address=address)
     for orchestrator in ORCHESTRATORS:
         worker.add_orchestrator(orchestrator)
     worker.add_activity(double)
@@ -170,12 +172,12 @@ def working(address: str) -> Iterator[None]:
 @asynccontextmanager
 async def connected(address: str, **options: Any) -> AsyncIterator[Api]:
     async with grpc.aio.insecure_channel(address) as channel:
-        stub = pb_grpc.TaskHubSidecarServiceStub(channel)
+        stub = _new_stub(channel)
         settings = {"task_hub": HUB, "orchestrator_names": NAMES, "entity_names": ["counter"]} | options
         app = Starlette(routes=management_routes(stub, **settings))
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url=ORIGIN) as client:
-            yield Api(client, stub)
+            yield Api(app, client, stub)
 
 
 @pytest.fixture
@@ -201,7 +203,7 @@ def settled() -> Iterator[str]:
     """The address of a hub with three instances: "done" completed, "dead" failed, "open" runs."""
     with serving(InMemoryOrchestrationBackend()) as address, working(address):
         with grpc.insecure_channel(address) as channel:
-            stub: Any = pb_grpc.TaskHubSidecarServiceStub(channel)
+            stub = _new_stub(channel)
             for name, instance_id in (("echo", "done"), ("broken", "dead"), ("gate", "open")):
                 stub.StartInstance(pb.CreateInstanceRequest(instanceId=instance_id, name=name))
                 stub.WaitForInstanceStart(pb.GetInstanceRequest(instanceId=instance_id), timeout=5)
@@ -377,6 +379,15 @@ async def test_a_body_of_exactly_the_limit_is_taken(idle: Api) -> None:
     content = b'"' + b"x" * (MAX_BODY_BYTES - 2) + b'"'
     assert (await idle.call("POST", "/orchestrators/echo", content=content)).status_code == 202
     assert (await idle.call("POST", "/orchestrators/echo", content=content + b" ")).status_code == 413
+
+
+async def test_start_passes_the_version_on() -> None:
+    backend = InMemoryOrchestrationBackend()
+    with serving(backend) as address:
+        async with connected(address) as api:
+            await api.call("POST", "/orchestrators/echo/versioned?version=2.1")
+            await api.call("POST", "/orchestrators/echo/plain")
+    assert (backend._instances["versioned"].version, backend._instances["plain"].version) == ("2.1", None)
 
 
 async def test_start_can_wait_for_the_output(api: Api) -> None:
@@ -589,6 +600,28 @@ async def test_history_of_a_failure_holds_no_stack_trace(api: Api) -> None:
     assert ".py" not in answer.text
 
 
+def test_history_marks_an_absent_result_and_hides_bookkeeping() -> None:
+    events = [
+        pb.HistoryEvent(orchestratorStarted=pb.OrchestratorStartedEvent()),
+        pb.HistoryEvent(
+            timestamp=timestamp_pb2.Timestamp(seconds=1, nanos=120_000_000),
+            taskCompleted=pb.TaskCompletedEvent(taskScheduledId=404),
+        ),
+        pb.HistoryEvent(
+            eventId=3,
+            timerFired=pb.TimerFiredEvent(timerId=1, fireAt=timestamp_pb2.Timestamp(nanos=1234567)),
+        ),
+        pb.HistoryEvent(eventId=4, subOrchestrationInstanceCreated=pb.SubOrchestrationInstanceCreatedEvent()),
+        pb.HistoryEvent(orchestratorCompleted=pb.OrchestratorCompletedEvent()),
+    ]
+    epoch = "1970-01-01T00:00:00Z"
+    assert history_payload(events, show_input=True, show_output=True) == [
+        {"EventType": "TaskCompleted", "Timestamp": "1970-01-01T00:00:01.12Z", "Result": None},
+        {"EventType": "TimerFired", "Timestamp": epoch, "FireAt": "1970-01-01T00:00:00.0012345Z"},
+        {"EventType": "SubOrchestrationInstanceCreated", "Timestamp": epoch},
+    ]
+
+
 # --- list ------------------------------------------------------------------------------------------------
 
 
@@ -655,7 +688,8 @@ async def test_list_filters(settled: str, query: str, found: list[str]) -> None:
 async def test_list_goes_on_from_page_to_page(idle: Api) -> None:
     for number in range(5):
         await idle.start("echo", instance_id=f"page-{number}")
-    pages, headers = [], {}
+    pages: list[list[str]] = []
+    headers: dict[str, str] = {}
     while True:
         answer = await idle.call("GET", "/instances?top=2", headers=headers)
         pages.append([status["instanceId"] for status in answer.json()])
@@ -663,6 +697,14 @@ async def test_list_goes_on_from_page_to_page(idle: Api) -> None:
             break
         headers = {"x-ms-continuation-token": answer.headers["x-ms-continuation-token"]}
     assert pages == [["page-0", "page-1"], ["page-2", "page-3"], ["page-4"]]
+
+
+async def test_a_page_has_a_hundred_instances_by_default(idle: Api) -> None:
+    for number in range(101):
+        await idle.start("echo", instance_id=f"n-{number}")
+    answer = await idle.call("GET", "/instances")
+    assert len(answer.json()) == 100
+    assert "x-ms-continuation-token" in answer.headers
 
 
 async def test_an_empty_continuation_token_asks_for_the_first_page(idle: Api) -> None:
@@ -684,6 +726,7 @@ def wrapped(value: Any) -> str:
         base64.b64encode(b"2").decode(),
         base64.b64encode(b"\xff\xff").decode(),
         base64.b64encode(b"[" * 100_000).decode(),
+        wrapped(["instances", "1"]) + "!",
         wrapped(["entities", "1"]),
         wrapped(["instances", 1]),
         wrapped(["instances"]),
@@ -788,7 +831,7 @@ async def test_an_event_is_passed_on_as_it_was_written(idle: Api) -> None:
     with serving(recorder := RecordingBackend()) as address:
         async with connected(address) as api:
             await api.start("gate", instance_id="as-is")
-            content = '{ "a" : 1.0 ,\n"b":"\\u00e9"}'
+            content = ' { "a" : 1.0 ,\n"b":"\\u00e9"}\n'
             bare(
                 await api.call("POST", "/instances/as-is/raiseEvent/a%2Fb%20%D0%B6", content=content, headers=JSON),
                 202,
@@ -1031,6 +1074,16 @@ async def test_a_signal_with_broken_json_is_refused(idle: Api) -> None:
     told(await idle.call("POST", "/entities/counter/k", content="{", headers=JSON), 400, "not valid JSON")
 
 
+async def test_an_entity_with_operations_under_way_is_listed() -> None:
+    backend = InMemoryOrchestrationBackend()
+    with serving(backend) as address:
+        async with connected(address) as api:
+            bare(await api.call("POST", "/entities/counter/busy?op=add"), 202)
+            backend._entities["@counter@busy"].serialized_state = "{}"
+            listed = (await api.call("GET", "/entities")).json()
+    assert [entity["entityId"] for entity in listed] == [{"name": "counter", "key": "busy"}]
+
+
 async def test_an_entity_that_is_only_signalled_does_not_exist_yet(idle: Api) -> None:
     bare(await idle.call("POST", "/entities/counter/k?op=add"), 202)
     bare(await idle.call("GET", "/entities/counter/k"), 404)
@@ -1086,6 +1139,31 @@ async def test_our_own_hub_may_be_named_and_other_parameters_are_ignored(idle: A
     answer = await idle.call("GET", f"/instances/x?{query}")
     assert answer.status_code == 202
     assert answer.headers["location"] == f"{ORIGIN}{PREFIX}/instances/x?{query}"
+
+
+async def test_a_query_that_is_not_utf8_does_not_break_the_location(idle: Api) -> None:
+    await idle.start("echo", instance_id="x")
+    # Past the HTTP client, which would percent-encode the query.
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "scheme": "http",
+        "path": f"{PREFIX}/instances/x",
+        "query_string": b"a=\xff",
+        "headers": [(b"host", b"localhost:7071")],
+    }
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    await idle.app(scope, receive, send)
+    assert sent[0]["status"] == 202
+    location = dict(sent[0]["headers"])[b"location"]
+    assert location == f"{ORIGIN}{PREFIX}/instances/x?a=".encode() + b"\xff"
 
 
 @pytest.mark.parametrize("hub_name", ["Other", f"{HUB}x", f"{HUB}&taskHub=Other"])
