@@ -1,5 +1,5 @@
 # The verbs of the project. `make run` and `make test` set everything up by themselves.
-.PHONY: setup run test check goldens bench requirements
+.PHONY: setup run test check goldens requirements
 
 PORT ?= 7071
 DATA ?= .data

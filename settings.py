@@ -33,6 +33,7 @@ class Settings(BaseSettings):
     )
     approval_requests_to: str = Field(
         default="approvals@example.com",
+        pattern=r"\A[^\s@]+@[^\s@]+\z",
         description="Who is asked to approve when a request names nobody: one mail address.",
     )
     purchase_order_timeout_hours: float = Field(
@@ -58,7 +59,8 @@ class Settings(BaseSettings):
         """
         if self.public_url is not None:
             return str(self.public_url).rstrip("/")
-        scheme = "http" if self.website_hostname.startswith(("127.0.0.1", "localhost", "[::1]")) else "https"
+        local = self.website_hostname.rpartition(":")[0] in ("127.0.0.1", "localhost", "[::1]")
+        scheme = "http" if local else "https"
         return f"{scheme}://{self.website_hostname}"
 
 

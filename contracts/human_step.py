@@ -7,7 +7,7 @@ from pydantic import Field
 from contracts.base import Comment, Contract, DecisionId, Name, Timestamp
 
 MAX_WARNINGS = 5
-SHOWN_COMMENT = 300
+SHOWN_COMMENT = 200
 """How much of a comment the custom status shows: it must stay under 16 KB, whatever the script. The output of
 the run holds the whole."""
 

@@ -1,7 +1,7 @@
 """A real engine for orchestrators: durabletask's backend, worker and client, on a free loopback port."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -86,22 +86,38 @@ class Engine:
 
 
 @contextmanager
-def running_engine() -> Iterator[Engine]:
-    """Run an engine with the app's orchestrators and activities."""
+def running_hub() -> Iterator[str]:
+    """Run a task hub, and give its address."""
     hub = InMemoryTaskHub()
     hub.start()
-    worker = TaskHubGrpcWorker(host_address=hub.address, data_converter=EventConverter())
-    for orchestrator in ORCHESTRATORS:
+    try:
+        yield hub.address
+    finally:
+        hub.stop()
+
+
+@contextmanager
+def running_worker(address: str, orchestrators: Sequence[Any], activities: Sequence[Any] = ()) -> Iterator[None]:
+    """Run a worker with these functions."""
+    worker = TaskHubGrpcWorker(host_address=address, data_converter=EventConverter())
+    for orchestrator in orchestrators:
         worker.add_orchestrator(orchestrator)
-    for activity in ACTIVITIES:
+    for activity in activities:
         worker.add_activity(activity)
     worker.start()  # type: ignore[no-untyped-call]
     try:
-        with (
-            TaskHubGrpcClient(host_address=hub.address) as client,
-            grpc.insecure_channel(hub.address) as channel,
-        ):
-            yield Engine(client, stubs.TaskHubSidecarServiceStub(channel))  # type: ignore[no-untyped-call]
+        yield
     finally:
         worker.stop()  # type: ignore[no-untyped-call]
-        hub.stop()
+
+
+@contextmanager
+def running_engine() -> Iterator[Engine]:
+    """Run an engine with the app's orchestrators and activities."""
+    with (
+        running_hub() as address,
+        running_worker(address, ORCHESTRATORS, ACTIVITIES),
+        TaskHubGrpcClient(host_address=address) as client,
+        grpc.insecure_channel(address) as channel,
+    ):
+        yield Engine(client, stubs.TaskHubSidecarServiceStub(channel))  # type: ignore[no-untyped-call]

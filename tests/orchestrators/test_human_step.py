@@ -7,12 +7,11 @@ from typing import Any
 import pytest
 from durabletask import task
 from durabletask.client import TaskHubGrpcClient
-from durabletask.worker import TaskHubGrpcWorker
+from durabletask.history import TimerCreatedEvent
 
 from contracts.base import Contract
-from local_host.hub import InMemoryTaskHub
-from orchestrators.event_payload import EventConverter
 from orchestrators.human_step import event_or_deadline
+from tests.orchestrators.engine import running_hub, running_worker
 
 
 class Answer(Contract):
@@ -48,16 +47,12 @@ three_waits_then_a_timer: Any = _three_waits_then_a_timer
 @pytest.fixture(scope="module")
 def client() -> Iterator[TaskHubGrpcClient]:
     """A client of an engine that runs the two orchestrators above."""
-    hub = InMemoryTaskHub()
-    hub.start()
-    worker = TaskHubGrpcWorker(host_address=hub.address, data_converter=EventConverter())
-    worker.add_orchestrator(two_waits)
-    worker.add_orchestrator(three_waits_then_a_timer)
-    worker.start()  # type: ignore[no-untyped-call]
-    with TaskHubGrpcClient(host_address=hub.address) as client:
+    with (
+        running_hub() as address,
+        running_worker(address, [two_waits, three_waits_then_a_timer]),
+        TaskHubGrpcClient(host_address=address) as client,
+    ):
         yield client
-    worker.stop()  # type: ignore[no-untyped-call]
-    hub.stop()
 
 
 def outcome(client: TaskHubGrpcClient, instance_id: str) -> list[str]:
@@ -92,11 +87,14 @@ def test_timers_of_answered_waits_do_not_fire_into_later_steps(client: TaskHubGr
     assert outcome(client, instance) == ["a", "b", "c", "on time"]
 
 
-def test_an_event_that_is_there_already_leaves_no_timer_in_the_hub(client: TaskHubGrpcClient) -> None:
-    instance = client.schedule_new_orchestration(two_waits, input=[3000, 3000], instance_id="no-timer")
-    for text in "ab":
-        client.raise_orchestration_event(instance, "answer", data={"text": text})
-    assert outcome(client, instance) == ["a", "b"]
+def test_events_that_are_there_before_the_first_turn_leave_no_timer_in_the_hub() -> None:
+    with running_hub() as address, TaskHubGrpcClient(host_address=address) as client:
+        instance = client.schedule_new_orchestration("_two_waits", input=[3000, 3000])
+        for text in "ab":
+            client.raise_orchestration_event(instance, "answer", data={"text": text})
+        with running_worker(address, [two_waits]):
+            assert outcome(client, instance) == ["a", "b"]
+        assert not any(isinstance(event, TimerCreatedEvent) for event in client.get_orchestration_history(instance))
 
 
 @pytest.mark.parametrize("seconds", [0, -5])
