@@ -3,25 +3,35 @@
 import argparse
 import asyncio
 import logging
+import os
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 
 from local_host.errors import HostError
 from local_host.host import Options, RunningHost, hosted
 
+_LOGGER = logging.getLogger("local_host")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; gives the exit status: 0 after a stop, 1 when the host could not start."""
+    """Run the command line; gives the exit status.
+
+    It is 0 after a stop, 1 when the host could not start, and 130 when it was interrupted while it started.
+    """
     parsed = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger("local_host").setLevel(logging.INFO)
     # The end of its stream is worth a warning to the worker, but it is how every stop begins.
     logging.getLogger("local_host.worker").setLevel(logging.ERROR)
     options = Options(parsed.app_dir, parsed.data, parsed.port, tuple(parsed.trusted_host))
+    signal.signal(signal.SIGINT, _interrupt)
     try:
         asyncio.run(_run(options))
+    except KeyboardInterrupt:
+        return 130
     except HostError as error:
         print(f"local_host: {error}", file=sys.stderr)  # noqa: T201
         return 1
@@ -32,9 +42,21 @@ async def _run(options: Options) -> None:
     async with hosted(options) as running:
         loop = asyncio.get_running_loop()
         for name in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(name, running.stop)
+            loop.add_signal_handler(name, _stop, running)
         print(banner(running, options), flush=True)  # noqa: T201
         await running.serving
+
+
+def _stop(running: RunningHost) -> None:
+    if running.server.should_exit:
+        os._exit(1)  # no thread can be ended from outside, and one that blocks would keep the process
+    _LOGGER.info("Stopping when what runs has ended; a second signal stops at once")
+    running.stop()
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    # With Python's own handler, asyncio would wait for the app's import to end before it gives way to Ctrl-C.
+    raise KeyboardInterrupt
 
 
 def banner(running: RunningHost, options: Options) -> str:
@@ -67,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _port(text: str) -> int:
-    port = int(text) if text.isdecimal() else -1
+    port = int(text) if text.isdecimal() and len(text) <= 5 else -1
     if not 0 <= port <= 65535:
         raise argparse.ArgumentTypeError(f"a port is a number from 0 to 65535, not '{text}'")
     return port

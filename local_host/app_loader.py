@@ -33,12 +33,19 @@ def load_environment(folder: Path) -> dict[str, Any]:
 
     Gives the whole document, empty where there is no such file. Raises ``HostError`` when it cannot be read.
     """
-    document = _read_json(folder / "local.settings.json")
-    values = document.get("Values", {})
-    if not isinstance(values, dict):
-        raise HostError(f"{folder / 'local.settings.json'}: 'Values' must be an object of names and texts.")
-    for name, value in values.items():
-        os.environ.setdefault(name, str(value))
+    file = folder / "local.settings.json"
+    document = _read_json(file)
+    if document.get("IsEncrypted") is True:
+        raise HostError(f"{file} is encrypted. Decrypt it with 'func settings decrypt'.")
+    for name, value in _object(file, document, "Values").items():
+        if isinstance(value, dict | list):
+            raise HostError(f"{file}: the value of '{name}' must be a text.")
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        try:
+            if value is not None:
+                os.environ.setdefault(name, text)
+        except (OSError, ValueError):
+            raise HostError(f"{file}: '{name}' or its value cannot be put into the environment.") from None
     return document
 
 
@@ -49,14 +56,17 @@ def load_app(folder: Path) -> App:
     in the app's own code passes through as it is.
     """
     folder = folder.resolve()
-    host_json = _read_json(folder / "host.json")
-    extensions = host_json.get("extensions", {})
+    file = folder / "host.json"
+    host_json = _read_json(file)
+    extensions = _object(file, host_json, "extensions")
+    route_prefix = _text(file, _object(file, extensions, "http"), "routePrefix", DEFAULT_ROUTE_PREFIX)
+    hub_name = _text(file, _object(file, extensions, "durableTask"), "hubName", DEFAULT_HUB_NAME)
     functions = tuple(function_of(function) for function in _find_app(folder).get_functions())
     return App(
         folder=folder,
         functions=functions,
-        route_prefix=extensions.get("http", {}).get("routePrefix", DEFAULT_ROUTE_PREFIX).strip("/"),
-        hub_name=extensions.get("durableTask", {}).get("hubName", DEFAULT_HUB_NAME),
+        route_prefix=route_prefix.strip("/"),
+        hub_name=hub_name,
         host_json=host_json,
     )
 
@@ -76,7 +86,7 @@ def _find_app(folder: Path) -> func.FunctionRegister:
     apps = {id(value): value for value in vars(module).values() if isinstance(value, func.FunctionRegister)}
     if len(apps) != 1:
         found = "no FunctionApp or DFApp" if not apps else f"{len(apps)} apps, where one is expected"
-        raise HostError(f"{script} holds {found} at its top level.")
+        raise HostError(f"{script} holds {found} at its top level. Make it one: app = func.FunctionApp().")
     return next(iter(apps.values()))
 
 
@@ -90,3 +100,17 @@ def _read_json(file: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise HostError(f"{file} must hold a JSON object.")
     return document
+
+
+def _object(file: Path, parent: dict[str, Any], name: str) -> dict[str, Any]:
+    value = parent.get(name)
+    if value is not None and not isinstance(value, dict):
+        raise HostError(f"{file}: '{name}' must be an object.")
+    return value or {}
+
+
+def _text(file: Path, parent: dict[str, Any], name: str, default: str) -> str:
+    value = parent.get(name)
+    if value is not None and not isinstance(value, str):
+        raise HostError(f"{file}: '{name}' must be a text.")
+    return default if value is None else value

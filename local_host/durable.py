@@ -64,11 +64,17 @@ class DurableFunctions:
         return response
 
     async def run_entity(self, request: pb.EntityBatchRequest) -> pb.EntityBatchResult:
-        """Run a batch of operations on an entity. Raises when the entity is not there or cannot be called."""
+        """Run a batch of operations on an entity. What goes wrong outside its code fails each of them."""
         name = request.instanceId.removeprefix("@").partition("@")[0].lower()
-        function = _find(self._entities, name, "entity")
         result = pb.EntityBatchResult()
-        result.ParseFromString(base64.b64decode(await self._invoke(function, _encode(request))))
+        try:
+            function = _find(self._entities, name, "entity")
+            result.ParseFromString(base64.b64decode(await self._invoke(function, _encode(request))))
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is the outcome
+            failed = pb.OperationResultFailure(failureDetails=_failure(error))
+            result = pb.EntityBatchResult(results=[pb.OperationResult(failure=failed) for _ in request.operations])
+            if request.HasField("entityState"):
+                result.entityState.CopyFrom(request.entityState)
         return result
 
     async def _invoke(self, function: Function, given: str) -> str:

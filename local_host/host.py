@@ -87,7 +87,7 @@ async def hosted(options: Options, hub: TaskHub | None = None) -> AsyncIterator[
         hub.start()
         stack.callback(hub.stop)
         invoker = Invoker(app.folder, client_configuration(hub.address, f"http://{address}", app.hub_name))
-        stack.callback(invoker.close)
+        stack.push_async_callback(asyncio.to_thread, invoker.close)  # signals are still handled while it waits
         functions = DurableFunctions(app.functions, invoker)
         worker = Worker(hub.address, functions, asyncio.get_running_loop())
         worker.start()  # type: ignore[no-untyped-call]
@@ -149,6 +149,8 @@ def _listen(port: int) -> Iterator[socket.socket]:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((LOOPBACK, port))
+            # From here on no other host can take the port, and what comes before the server is ready waits for it.
+            listener.listen()
         except OSError:
             raise HostError(f"Port {port} is in use. Choose another one with --port.") from None
         yield listener

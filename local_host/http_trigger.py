@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import h11
 from azure.functions import http as sdk
 from azure.functions.meta import Datum
 from starlette.datastructures import MultiDict
@@ -91,7 +92,8 @@ class HttpTriggers:
 async def read_body(request: Request, limit: int) -> bytes | None:
     """Read a body of up to ``limit`` bytes; None when there is more, of which nothing is kept."""
     declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > limit:
+    # int() refuses thousands of digits.
+    if declared.isdecimal() and (len(declared) > 20 or int(declared) > limit):
         return None
     body = bytearray()
     async for chunk in request.stream():
@@ -107,7 +109,7 @@ def to_sdk_request(request: Request, route_params: Mapping[str, str], body: byte
         type="http",
         value={
             "method": _text(request.method),
-            "url": _text(str(request.url)),
+            "url": _text(_url(request)),
             "headers": _texts(request.headers.items()),
             "query": _texts(request.query_params.multi_items()),
             "params": _texts(route_params.items()),
@@ -120,7 +122,8 @@ def to_sdk_request(request: Request, route_params: Mapping[str, str], body: byte
 def to_response(result: Any) -> Response:
     """Build the response from what the function returned, by the SDK's own converter; None is 204.
 
-    Raises ``NotImplementedError`` for anything but a ``func.HttpResponse``, a ``str`` or None.
+    Raises ``NotImplementedError`` for anything but a ``func.HttpResponse``, a ``str`` or None, and other exceptions
+    for a status or a header that HTTP cannot carry.
     """
     if result is None:
         return Response(status_code=204)
@@ -128,14 +131,24 @@ def to_response(result: Any) -> Response:
     if datum.type == "string":
         return PlainTextResponse(datum.value)
     value = datum.value
-    response = Response(value["body"].value, int(value["status_code"].value))
+    status = int(value["status_code"].value)
+    response = Response(b"" if status in (204, 304) else value["body"].value, status)  # these have no body by HTTP
     for name, header in value["headers"].items():
         if name.lower() not in ("content-length", "transfer-encoding"):
             response.headers[name] = header.value
     for cookie in value["cookies"] or ():
         for morsel in cookie.values():
             response.headers.append("set-cookie", morsel.OutputString())
+    # The server would find it out when it is too late to answer.
+    h11.Response(status_code=response.status_code, headers=response.raw_headers)
     return response
+
+
+def _url(request: Request) -> str:
+    """Return the URL as it was called; Starlette's own has the path decoded, which makes it another one."""
+    path, query = request.scope["raw_path"], request.scope["query_string"]
+    target = path + b"?" + query if query else path
+    return f"{request.scope['scheme']}://{request.headers['host']}{target.decode('latin-1')}"
 
 
 def _text(value: str) -> Datum:

@@ -88,7 +88,10 @@ class Invoker:
         started = time.perf_counter()
         try:
             result = await self._call(function, arguments)
-        except Exception as error:
+        except (Exception, SystemExit, KeyboardInterrupt, asyncio.CancelledError) as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise  # the host cancels it; the function did not raise it
             _LOGGER.exception("%s failed (%s, %s)", function.name, _since(started), context.invocation_id)
             raise InvocationError(function.name, context.invocation_id) from error
         level = logging.INFO if function.route is not None else logging.DEBUG

@@ -4,37 +4,68 @@ Source: Microsoft, "Routing in ASP.NET Core", route templates, constraints and p
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from itertools import pairwise
 from urllib.parse import unquote
-from uuid import UUID
 
 from local_host.errors import HostError
 
 type Check = Callable[[str], bool]
 
-_PLACE = re.compile(
-    r"\{(?P<catch>\*{0,2})(?P<name>[^:=?{}*]+)(?P<rules>(?::(?:\{\{|\}\}|[^{}])*?)?)"
-    r"(?:=(?P<default>[^{}?]*))?(?P<optional>\?)?\}"
+_PLACE = re.compile(r"\{(?!\{)((?:\{\{|\}\}|[^{}])*)\}")
+_INSIDE = re.compile(
+    r"(?P<catch>\*{0,2})(?P<name>[^:=?*{}]+)(?P<rules>(?::[^:=?(]+(?:\(.*?\)(?=[:=?]|$))?)*)"
+    r"(?:=(?P<default>[^?]*))?(?P<optional>\?)?"
 )
-_RULE = re.compile(r":(?P<name>[a-z]+)(?:\((?P<argument>(?:[^()]|\([^()]*\))*)\))?", re.IGNORECASE)
+_RULE = re.compile(r":(?P<name>[^:=?(]+)(?:\((?P<argument>.*?)\)(?=:|$))?")
 
-LITERAL, CONSTRAINED, PLAIN, CATCH_ALL = 1, 2, 4, 5
-"""The ranks of a segment: a lower one is tried first."""
+LITERAL, CONSTRAINED, PLAIN, CONSTRAINED_CATCH_ALL, CATCH_ALL = 1, 2, 3, 4, 5
+"""The ranks of a segment: a lower one is tried first. A segment of several parts ranks as a constrained one."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of a template, and what a value of it has to pass."""
+
+    name: str
+    checks: tuple[Check, ...]
+    default: str | None
+    optional: bool
+    catch_all: bool
 
 
 @dataclass(frozen=True)
 class Segment:
-    """One segment of a template: its pattern, the checks of its parameters, and its rank."""
+    """One segment of a template: parameters with literals between them, where literals are in lower case."""
 
-    pattern: re.Pattern[str]
-    checks: tuple[tuple[str, Check], ...]
-    rank: int
-    optional: bool = False
-    catch_all: str | None = None
-    default: tuple[str, str] | None = None
+    parts: tuple[str | Parameter, ...]
+
+    @property
+    def sole(self) -> Parameter | None:
+        """The parameter when it is all that the segment has."""
+        return self.parts[0] if len(self.parts) == 1 and isinstance(self.parts[0], Parameter) else None
+
+    @property
+    def rank(self) -> int:
+        """What the segment is ordered by."""
+        if len(self.parts) > 1:
+            return CONSTRAINED
+        if self.sole is None:
+            return LITERAL
+        if self.sole.catch_all:
+            return CONSTRAINED_CATCH_ALL if self.sole.checks else CATCH_ALL
+        return CONSTRAINED if self.sole.checks else PLAIN
+
+    def match(self, value: str) -> dict[str, str] | None:
+        """Return the parameters that a decoded segment of a path gives, else None."""
+        found = _match_parts(self.parts, value)
+        last = self.parts[-1]
+        if found is None and len(self.parts) > 1 and isinstance(last, Parameter) and last.optional:
+            return None if value.endswith(".") else _match_parts(self.parts[:-2], value)
+        return found
 
 
 @dataclass(frozen=True)
@@ -53,30 +84,49 @@ class Template:
         """Return the parameters when the percent-encoded path matches, else None.
 
         Literals match without regard to case. An encoded slash stays encoded, so that it cannot make a segment.
+        What is optional and not there, or a catch-all of nothing, has no entry.
         """
-        parts = [_decode(part) for part in raw_path.strip("/").split("/")] if raw_path.strip("/") else []
+        values = [_decode(part) for part in raw_path.strip("/").split("/")] if raw_path.strip("/") else []
         found: dict[str, str] = {}
         for index, segment in enumerate(self.segments):
-            if segment.catch_all is not None:
-                found[segment.catch_all] = "/".join(parts[index:])
-                return found
-            if index >= len(parts):
-                if segment.default is not None:
-                    found[segment.default[0]] = segment.default[1]
-                elif not segment.optional:
-                    return None
-                continue
-            matched = segment.pattern.fullmatch(parts[index])
-            if matched is None or not all(check(matched[name]) for name, check in segment.checks):
+            matched = self._match_segment(segment, values[index:])
+            if matched is None:
                 return None
-            found.update(matched.groupdict())
-        return found if len(parts) <= len(self.segments) else None
+            found |= matched
+        surplus = len(values) > len(self.segments) and not self._ends_in_catch_all
+        return None if surplus or not self._passes(found) else found
+
+    @property
+    def _ends_in_catch_all(self) -> bool:
+        last = self.segments[-1].sole if self.segments else None
+        return last is not None and last.catch_all
+
+    def _match_segment(self, segment: Segment, values: list[str]) -> dict[str, str] | None:
+        sole = segment.sole
+        catch_all = sole is not None and sole.catch_all
+        value = "/".join(values) if catch_all else "".join(values[:1])
+        if values and not (catch_all and not value):
+            return {sole.name: value} if sole is not None and catch_all else segment.match(value)
+        if sole is None:
+            return None
+        if sole.default is not None:
+            return {sole.name: sole.default}
+        return {} if sole.optional or (catch_all and not sole.checks) else None
+
+    def _passes(self, found: dict[str, str]) -> bool:
+        parameters = (part for segment in self.segments for part in segment.parts if isinstance(part, Parameter))
+        return all(check(found[each.name]) for each in parameters if each.name in found for check in each.checks)
 
 
 def compile_template(text: str) -> Template:
     """Compile a route template. Raises ``HostError`` for one that is malformed or has an unknown constraint."""
-    parts = [part for part in text.strip("/").split("/") if part]
-    return Template(text=text, segments=tuple(_segment(part, text) for part in parts))
+    segments = tuple(Segment(_parts(part, text)) for part in text.strip("/").split("/") if part)
+    if any(segment.sole is not None and segment.sole.catch_all for segment in segments[:-1]):
+        raise HostError(f"The route template '{text}' has a catch-all that is not its last segment.")
+    names = [part.name.lower() for segment in segments for part in segment.parts if isinstance(part, Parameter)]
+    if len(set(names)) < len(names):
+        raise HostError(f"The route template '{text}' has two parameters of one name.")
+    return Template(text, segments)
 
 
 def order_by_precedence(templates: Iterable[Template]) -> list[Template]:
@@ -84,73 +134,78 @@ def order_by_precedence(templates: Iterable[Template]) -> list[Template]:
     return sorted(templates, key=lambda template: template.precedence)
 
 
-def _segment(part: str, template: str) -> Segment:
-    places = list(_PLACE.finditer(part))
-    if re.search(r"[{}]", _PLACE.sub("", part)):
-        raise HostError(f"The route template '{template}' is malformed at '{part}'.")
-    pattern, end, checks = "", 0, []
-    for place in places:
-        name = place["name"]
-        pattern += re.escape(part[end : place.start()]) + f"(?P<{_group(name, template)}>.+?)"
-        end = place.end()
-        checks += [(name, check) for check in _checks(place["rules"], template)]
-    pattern += re.escape(part[end:])
-    only = places[0] if len(places) == 1 and places[0][0] == part else None
-    return Segment(
-        pattern=re.compile(pattern, re.IGNORECASE | re.DOTALL),
-        checks=tuple(checks),
-        rank=_rank(places, only, constrained=bool(checks)),
-        optional=only is not None and bool(only["optional"]),
-        catch_all=only["name"] if only is not None and only["catch"] else None,
-        default=(only["name"], only["default"]) if only is not None and only["default"] is not None else None,
-    )
+def _parts(segment: str, template: str) -> tuple[str | Parameter, ...]:
+    """Take a segment of a template apart, and refuse what ASP.NET Core refuses."""
+    parts: list[str | Parameter] = []
+    for index, piece in enumerate(_PLACE.split(segment)):  # literals and the insides of braces by turns
+        if index % 2:
+            parts.append(_parameter(piece, template))
+        elif re.search(r"[{}?]", piece):
+            raise HostError(f"The route template '{template}' is malformed at '{segment}'.")
+        elif piece:
+            parts.append(_lower(piece))
+    adjacent = any(isinstance(one, Parameter) and isinstance(two, Parameter) for one, two in pairwise(parts))
+    if adjacent or (len(parts) > 1 and any(_needs_its_own_segment(parts, index) for index in range(len(parts)))):
+        raise HostError(f"The route template '{template}' is malformed at '{segment}'.")
+    return tuple(parts)
 
 
-def _rank(places: list[re.Match[str]], only: re.Match[str] | None, *, constrained: bool) -> int:
-    if not places:
-        return LITERAL
-    if only is not None and only["catch"]:
-        return CATCH_ALL
-    return CONSTRAINED if constrained or only is None else PLAIN
+def _needs_its_own_segment(parts: list[str | Parameter], index: int) -> bool:
+    """Whether a part cannot stand with others: a catch-all, or an optional one that is not an extension at the end."""
+    part = parts[index]
+    return isinstance(part, Parameter) and (part.catch_all or (part.optional and parts[index - 1 :] != [".", part]))
 
 
-def _group(name: str, template: str) -> str:
-    if not name.isidentifier():
-        raise HostError(f"The route template '{template}' has a parameter that is no name: '{name}'.")
-    return name
+def _parameter(inside: str, template: str) -> Parameter:
+    place = _INSIDE.fullmatch(inside)
+    if place is None or (place["optional"] and (place["catch"] or place["default"] is not None)):
+        raise HostError(f"The route template '{template}' has a malformed parameter '{{{inside}}}'.")
+    checks = tuple(_checks(place["rules"], template))
+    return Parameter(place["name"], checks, place["default"], bool(place["optional"]), bool(place["catch"]))
+
+
+def _match_parts(parts: tuple[str | Parameter, ...], value: str) -> dict[str, str] | None:
+    """Match a segment from its right end, each parameter as short as can be and none empty, never going back.
+
+    That is how ASP.NET Core does it ("complex segments"), and it takes no more time than the segment is long.
+    """
+    found: dict[str, str] = {}
+    lower, end, pending = _lower(value), len(value), ""
+    for part in reversed(parts):
+        if isinstance(part, Parameter):
+            pending = part.name
+            continue
+        # Something has to be left for the parameter behind the literal; the last literal has to be at the very end.
+        start = lower.rfind(part, 0, end - 1 if pending else end)
+        if start < 0 or (not pending and start + len(part) != end):
+            return None
+        if pending:
+            found[pending] = value[start + len(part) : end]
+        end, pending = start, ""
+    if pending and end:
+        found[pending] = value[:end]
+        return found
+    return None if pending or end else found
+
+
+def _lower(text: str) -> str:
+    """Lower the case of each character that stays one character, so that indices hold for both texts."""
+    return "".join(low if len(low := character.lower()) == 1 else character for character in text)
 
 
 def _decode(part: str) -> str:
     return "%2F".join(unquote(piece) for piece in re.split("%2[Ff]", part))
 
 
-def _checks(rules: str, template: str) -> list[Check]:
-    checks, end = [], 0
+def _checks(rules: str, template: str) -> Iterator[Check]:
     for rule in _RULE.finditer(rules):
-        if rule.start() != end:
-            break
-        end = rule.end()
         make = _CONSTRAINTS.get(rule["name"].lower())
         if make is None:
             raise HostError(f"The route template '{template}' has an unknown constraint '{rule['name']}'.")
         try:
-            checks.append(make(rule["argument"]))
-        except (ValueError, TypeError, AttributeError, re.error):
+            yield make(rule["argument"])
+        except (ValueError, OverflowError, re.error):
             raise HostError(f"The route template '{template}' has a malformed constraint '{rule[0]}'.") from None
-    if end != len(rules):
-        raise HostError(f"The route template '{template}' has a malformed constraint '{rules[end:]}'.")
-    return checks
-
-
-def _parses(parse: Callable[[str], object]) -> Callable[[str | None], Check]:
-    def check(value: str) -> bool:
-        try:
-            parse(value)
-        except ValueError:
-            return False
-        return True
-
-    return lambda _argument: check
 
 
 def _whole(bits: int) -> Callable[[str | None], Check]:
@@ -165,9 +220,18 @@ def _matches(pattern: str) -> Callable[[str | None], Check]:
     return lambda _argument: lambda value: re.fullmatch(pattern, value) is not None
 
 
+def _is_datetime(value: str) -> bool:
+    try:
+        datetime.fromisoformat(value)
+    except ValueError:
+        return re.fullmatch(r"[0-9]{4}-[01][0-9]-[0-3][0-9] [01]?[0-9]:[0-5][0-9](?i:am|pm)", value) is not None
+    return True
+
+
 def _length(argument: str | None) -> Check:
-    bounds = [int(bound) for bound in (argument or "").split(",")]
-    return lambda value: bounds[0] <= len(value) <= bounds[-1]
+    least, _, most = (argument or "").partition(",")
+    bounds = int(least), int(most or least)
+    return lambda value: bounds[0] <= len(value) <= bounds[1]
 
 
 def _range(argument: str | None) -> Check:
@@ -200,20 +264,27 @@ def _max_length(argument: str | None) -> Check:
 
 
 def _regex(argument: str | None) -> Check:
-    pattern = re.compile((argument or "").replace("{{", "{").replace("}}", "}"), re.IGNORECASE)
+    if argument is None:
+        raise ValueError("no pattern")
+    pattern = re.compile(argument.replace("{{", "{").replace("}}", "}"), re.IGNORECASE)
     return lambda value: pattern.search(value) is not None
 
+
+# No two repetitions next to each other can take the same character, so that no value takes long to refuse.
+_DECIMAL = r"[+-]?(?:[0-9][0-9,]*(?:\.[0-9]*)?|\.[0-9]+)"
+_DOUBLE = rf"{_DECIMAL}(?:[eE][+-]?[0-9]+)?|[+-]?(?i:nan|infinity)"
+_GUID = r"[0-9a-fA-F]{32}|(?P<open>[{(])?[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}(?(open)[)}])"
 
 _CONSTRAINTS: dict[str, Callable[[str | None], Check]] = {
     "int": _whole(32),
     "long": _whole(64),
     "bool": _matches("(?i:true|false)"),
     "alpha": _matches("[A-Za-z]*"),
-    "guid": _parses(UUID),
-    "datetime": _parses(datetime.fromisoformat),
-    "decimal": _matches(r"[+-]?[0-9,]*\.?[0-9]+"),
-    "double": _parses(float),
-    "float": _parses(float),
+    "guid": _matches(_GUID),
+    "datetime": lambda _argument: _is_datetime,
+    "decimal": _matches(_DECIMAL),
+    "double": _matches(_DOUBLE),
+    "float": _matches(_DOUBLE),
     "length": _length,
     "minlength": _min_length,
     "maxlength": _max_length,

@@ -5,11 +5,13 @@ import logging
 from collections.abc import Coroutine
 from typing import Any, override
 
+from durabletask.grpc_options import GrpcChannelOptions
 from durabletask.internal import helpers
 from durabletask.internal import orchestrator_service_pb2 as pb
 from durabletask.worker import TaskHubGrpcWorker
 
 from local_host.durable import DurableFunctions
+from local_host.hub import MAX_MESSAGE
 
 _LOGGER = logging.getLogger("local_host.worker")
 
@@ -21,7 +23,8 @@ class Worker(TaskHubGrpcWorker):
     """
 
     def __init__(self, address: str, functions: DurableFunctions, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(host_address=address, logger=_LOGGER, emit_trace_spans=False)
+        limits = GrpcChannelOptions(max_receive_message_length=MAX_MESSAGE, max_send_message_length=MAX_MESSAGE)
+        super().__init__(host_address=address, channel_options=limits, logger=_LOGGER, emit_trace_spans=False)
         self._functions = functions
         self._loop = loop
 

@@ -1,0 +1,1 @@
+"""Small apps for the host to host, in folders as users have them."""
