@@ -24,9 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger("local_host").setLevel(logging.INFO)
-    # The end of its stream is worth a warning to the worker, but it is how every stop begins.
-    logging.getLogger("local_host.worker").setLevel(logging.ERROR)
-    options = Options(parsed.app_dir, parsed.data, parsed.port, tuple(parsed.trusted_host))
+    options = Options(parsed.app_dir, parsed.data, parsed.port, tuple(parsed.trusted_host), parsed.ephemeral)
     signal.signal(signal.SIGINT, _interrupt)
     try:
         asyncio.run(_run(options))
@@ -78,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     start.add_argument("--app-dir", type=Path, default=Path(), help="the folder with function_app.py")
     start.add_argument("--port", type=_port, default=7071, help="the HTTP port; 0 takes a free one")
     start.add_argument("--data", type=Path, default=Path(".data"), help="the folder for all that is written")
+    start.add_argument("--ephemeral", action="store_true", help="forget the instances when the host stops")
     start.add_argument(
         "--trusted-host",
         action="append",

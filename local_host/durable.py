@@ -39,12 +39,15 @@ class DurableFunctions:
         """The names of the entities, in lower case."""
         return list(self._entities)
 
-    async def run_orchestrator(self, request: pb.OrchestratorRequest) -> pb.OrchestratorResponse:
-        """Run one turn of an orchestration. What goes wrong outside its code fails the orchestration."""
-        response = pb.OrchestratorResponse(instanceId=request.instanceId)
+    async def run_orchestrator(self, name: str, instance_id: str, request: bytes) -> pb.OrchestratorResponse:
+        """Run one turn of an orchestration: ``request`` is an ``OrchestratorRequest`` on the wire.
+
+        What goes wrong outside the orchestrator's code fails the orchestration.
+        """
+        response = pb.OrchestratorResponse(instanceId=instance_id)
         try:
-            function = _find(self._orchestrators, _orchestration_name(request), "orchestrator")
-            encoded = await self._invoke(function, _encode(request))
+            function = _find(self._orchestrators, name, "orchestrator")
+            encoded = await self._invoke(function, base64.b64encode(request).decode("ascii"))
             response.ParseFromString(base64.b64decode(encoded))
         except Exception as error:  # noqa: BLE001  # whatever it is, it is the outcome
             response.actions.append(
@@ -95,14 +98,6 @@ def _find(functions: dict[str, Function], name: str, kind: str) -> Function:
     except KeyError:
         _LOGGER.error("This app has no %s '%s'", kind, name)  # noqa: TRY400  # there is no traceback worth logging
         raise LookupError(f"This app has no {kind} '{name}'.") from None
-
-
-def _orchestration_name(request: pb.OrchestratorRequest) -> str:
-    for events in (request.newEvents, request.pastEvents):
-        for event in events:
-            if event.HasField("executionStarted"):
-                return event.executionStarted.name
-    raise LookupError(f"The history of '{request.instanceId}' does not say which orchestrator runs it.")
 
 
 def _encode(message: Any) -> str:

@@ -12,19 +12,23 @@ from typing import override
 import grpc.aio
 import uvicorn
 from durabletask.internal import orchestrator_service_pb2_grpc as stubs
+from durabletask.internal.grpc_interceptor import DefaultAsyncClientInterceptorImpl
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.routing import BaseRoute, Mount
 
 from local_host.app_loader import App, load_app, load_environment
+from local_host.client_binding import client_configuration
 from local_host.durable import DurableFunctions
 from local_host.errors import HostError
 from local_host.http_trigger import Endpoint, HttpTriggers, endpoints_of
-from local_host.hub import MESSAGE_LIMITS, InMemoryTaskHub, TaskHub, client_configuration
 from local_host.invocation import Invoker
 from local_host.management import management_routes
-from local_host.worker import Worker
+from local_host.task_hub import TaskHub, TaskHubError
+from local_host.task_hub.clock import Clock
+from local_host.task_hub.hub import MESSAGE_LIMITS
+from local_host.worker import InProcessWorker
 
 DATA_VARIABLE = "LOCAL_HOST_DATA"
 """The environment variable that tells the app where to keep what it writes locally."""
@@ -36,13 +40,15 @@ LOOPBACK = "127.0.0.1"
 class Options:
     """What the user chose: the app's folder, the data folder, and the port (0 takes a free one).
 
-    ``trusted_hosts`` are names that the host may be called by besides those of loopback.
+    ``trusted_hosts`` are names that the host may be called by besides those of loopback; ``ephemeral`` forgets the
+    instances when the host stops.
     """
 
     app_dir: Path
     data: Path
     port: int = 7071
     trusted_hosts: tuple[str, ...] = ()
+    ephemeral: bool = False
 
 
 class Server(uvicorn.Server):
@@ -56,12 +62,12 @@ class Server(uvicorn.Server):
 
 @dataclass(frozen=True)
 class RunningHost:
-    """A host that serves; ``hub_address`` is the task hub's, for gRPC clients on this machine."""
+    """A host that serves an app from its task hub."""
 
     url: str
     app: App
     endpoints: list[Endpoint]
-    hub_address: str
+    hub: TaskHub
     server: Server
     serving: asyncio.Task[None]
 
@@ -71,8 +77,8 @@ class RunningHost:
 
 
 @asynccontextmanager
-async def hosted(options: Options, hub: TaskHub | None = None) -> AsyncIterator[RunningHost]:
-    """Host an app for as long as the context lasts.
+async def hosted(options: Options, clock: Clock | None = None) -> AsyncIterator[RunningHost]:
+    """Host an app for as long as the context lasts. A clock other than the machine's is for tests.
 
     Raises ``HostError`` when the host cannot start, and whatever the app's own code raises when it is imported.
     """
@@ -83,16 +89,15 @@ async def hosted(options: Options, hub: TaskHub | None = None) -> AsyncIterator[
         app = load_app(options.app_dir)
         endpoints = endpoints_of(app.functions, app.route_prefix)
 
-        hub = hub if hub is not None else InMemoryTaskHub()
-        hub.start()
-        stack.callback(hub.stop)
-        invoker = Invoker(app.folder, client_configuration(hub.address, f"http://{address}", app.hub_name))
+        hub = await _start_hub(options, app, clock)
+        stack.push_async_callback(hub.stop)
+        invoker = Invoker(app.folder, client_configuration(hub, f"http://{address}", app.hub_name))
         stack.push_async_callback(asyncio.to_thread, invoker.close)  # signals are still handled while it waits
         functions = DurableFunctions(app.functions, invoker)
-        worker = Worker(hub.address, functions, asyncio.get_running_loop())
-        worker.start()  # type: ignore[no-untyped-call]
-        stack.push_async_callback(asyncio.to_thread, worker.stop)
-        channel = await stack.enter_async_context(grpc.aio.insecure_channel(hub.address, options=MESSAGE_LIMITS))
+        worker = InProcessWorker(hub, functions)
+        hub.connect(worker)
+        stack.push_async_callback(worker.drain)
+        channel = await stack.enter_async_context(_channel(hub))
 
         management = management_routes(
             stubs.TaskHubSidecarServiceStub(channel),  # type: ignore[no-untyped-call]
@@ -104,7 +109,22 @@ async def hosted(options: Options, hub: TaskHub | None = None) -> AsyncIterator[
         server = Server(_server_config(web_app))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         stack.push_async_callback(_finish, server, serving)
-        yield RunningHost(f"http://{address}", app, endpoints, hub.address, server, serving)
+        yield RunningHost(f"http://{address}", app, endpoints, hub, server, serving)
+
+
+async def _start_hub(options: Options, app: App, clock: Clock | None) -> TaskHub:
+    hub = TaskHub(None if options.ephemeral else options.data, name=app.hub_name, clock=clock)
+    try:
+        await hub.start()
+    except TaskHubError as error:
+        raise HostError(str(error)) from None
+    return hub
+
+
+def _channel(hub: TaskHub) -> grpc.aio.Channel:
+    """A channel to the hub that shows its credential with each call."""
+    interceptors = [DefaultAsyncClientInterceptorImpl(list(hub.metadata))]
+    return grpc.aio.insecure_channel(hub.address, options=MESSAGE_LIMITS, interceptors=interceptors)
 
 
 def _prepare_environment(options: Options, address: str) -> None:

@@ -1,57 +1,60 @@
-"""The worker: takes work items from a task hub over gRPC, and has the app's functions run them."""
+"""The worker inside the host: the app's functions run what the task hub hands out."""
 
 import asyncio
-import logging
-from collections.abc import Coroutine
-from typing import Any, override
+import contextlib
 
-from durabletask.grpc_options import GrpcChannelOptions
 from durabletask.internal import helpers
 from durabletask.internal import orchestrator_service_pb2 as pb
-from durabletask.worker import TaskHubGrpcWorker
 
 from local_host.durable import DurableFunctions
-from local_host.hub import MAX_MESSAGE
+from local_host.task_hub import TaskHub, TaskHubError
+from local_host.task_hub.dispatch import ACTIVITY, ENTITY, TURN, Item
+from local_host.task_hub.records import ActivityTask, Turn
 
-_LOGGER = logging.getLogger("local_host.worker")
+SLOTS = {TURN: 64, ACTIVITY: 64, ENTITY: 64}
+"""Things of each kind that are under way at once; how many run at once is for the threads to say."""
 
 
-class Worker(TaskHubGrpcWorker):
-    """durabletask's worker, with its connection, its stream and its limits, but the app's functions do the work.
+class InProcessWorker:
+    """Runs every turn, activity and entity batch of a hub by the functions of an app, on the hub's event loop."""
 
-    The functions run on ``loop``; the threads of the worker wait for them.
-    """
+    slots = SLOTS
 
-    def __init__(self, address: str, functions: DurableFunctions, loop: asyncio.AbstractEventLoop) -> None:
-        limits = GrpcChannelOptions(max_receive_message_length=MAX_MESSAGE, max_send_message_length=MAX_MESSAGE)
-        super().__init__(host_address=address, channel_options=limits, logger=_LOGGER, emit_trace_spans=False)
+    def __init__(self, hub: TaskHub, functions: DurableFunctions) -> None:
+        self._hub = hub
         self._functions = functions
-        self._loop = loop
+        self._running: set[asyncio.Task[None]] = set()
 
-    @override
-    def _execute_orchestrator(self, req: pb.OrchestratorRequest, stub: Any, completionToken: Any) -> None:
-        response = self._wait(self._functions.run_orchestrator(req))
-        response.completionToken = completionToken
-        stub.CompleteOrchestratorTask(response)
+    def accepts(self, _kind: str, _name: str, _version: str | None) -> bool:
+        """Whatever it is: what the app does not have fails with a sentence that says so."""
+        return True
 
-    @override
-    def _execute_activity(self, req: pb.ActivityRequest, stub: Any, completionToken: Any) -> None:
-        response = self._wait(self._functions.run_activity(req))
-        response.completionToken = completionToken
-        stub.CompleteActivityTask(response)
+    def hand(self, item: Item) -> None:
+        """Run an item."""
+        task = asyncio.get_running_loop().create_task(self._run(item))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
 
-    @override
-    def _execute_entity_batch(
-        self, req: pb.EntityBatchRequest | pb.EntityRequest, stub: Any, completionToken: Any
-    ) -> pb.EntityBatchResult:
-        infos: list[pb.OperationInfo] = []
-        if isinstance(req, pb.EntityRequest):
-            req, infos = helpers.convert_to_entity_batch_request(req)
-        result = self._wait(self._functions.run_entity(req))
-        result.completionToken = completionToken
-        result.operationInfos.extend(infos)
-        stub.CompleteEntityTask(result)
-        return result
+    def close(self) -> None:
+        """Nothing more comes; what runs goes on."""
 
-    def _wait[T](self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+    async def drain(self) -> None:
+        """Take nothing more, and wait for what runs."""
+        self._hub.dispatcher.retire(self)
+        while self._running:
+            await asyncio.wait(self._running)
+
+    async def _run(self, item: Item) -> None:
+        outcome = await self._outcome(item)
+        # What cannot be stored is in the log, and the hub hands it out again.
+        with contextlib.suppress(TaskHubError):
+            await self._hub.dispatcher.complete(item, outcome)
+
+    async def _outcome(self, item: Item) -> pb.OrchestratorResponse | pb.ActivityResponse | pb.EntityBatchResult:
+        work = item.work
+        if isinstance(work, Turn):
+            return await self._functions.run_orchestrator(work.name, work.instance_id, work.encoded())
+        if isinstance(work, ActivityTask):
+            return await self._functions.run_activity(work.request)
+        request, _ = helpers.convert_to_entity_batch_request(work.request())
+        return await self._functions.run_entity(request)

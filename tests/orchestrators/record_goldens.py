@@ -4,9 +4,9 @@ A history that is there already stays, since instances like it may be in flight;
 it. Delete a file only when no instance of its shape can be in flight any more.
 """
 
-import os
 import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from durabletask.internal import orchestrator_service_pb2 as pb
@@ -45,6 +45,8 @@ def scenario(name: str, given: Any, event: str, events: tuple[Any, ...], *, earl
             engine.phase(instance, "waiting_for_approval")
         for payload in events:
             engine.event(instance, event, payload)
+        if ends and not events:
+            engine.advance(seconds=3600)
         if ends:
             engine.output(instance)
         return instance
@@ -59,7 +61,7 @@ SCENARIOS: dict[str, dict[str, Scenario]] = {
         "approved_early": purchase_order(APPROVAL, early=True),
         "rejected": purchase_order(APPROVAL | {"approved": False}),
         "malformed_first": purchase_order({"approved": "yes"}, APPROVAL),
-        "timed_out": purchase_order(timeout=0.3),
+        "timed_out": purchase_order(timeout=30),
         "waiting": purchase_order(ends=False),
     },
     "approval": {
@@ -67,7 +69,7 @@ SCENARIOS: dict[str, dict[str, Scenario]] = {
         "approved_early": approval(DECISION, early=True),
         "rejected": approval(DECISION | {"is_approved": False}),
         "malformed_first": approval({"approved": "yes"}, DECISION),
-        "timed_out": approval(hours=0.3 / 3600),
+        "timed_out": approval(hours=0.5),
         "waiting": approval(ends=False),
         "waiting_a_year": approval(ends=False, hours=8760.0),
     },
@@ -88,9 +90,8 @@ def keep(workflow: str, name: str, history: list[pb.HistoryEvent]) -> str:
 def main() -> None:
     """Play every scenario on a real engine and keep its history."""
     with tempfile.TemporaryDirectory() as folder:
-        os.environ["LOCAL_HOST_DATA"] = folder
         get_settings.cache_clear()
-        with running_engine() as engine:
+        with running_engine(Path(folder)) as engine:
             for workflow, scenarios in SCENARIOS.items():
                 for name, play in scenarios.items():
                     print(f"{workflow}/{name}: {keep(workflow, name, engine.history(play(engine)))}")

@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from durabletask.client import OrchestrationStatus
 
 from tests.orchestrators.engine import Engine
 
 HOUR = 1.0
-SHORT = 0.3 / 3600
 
 
 def request(timeout_hours: float = HOUR) -> dict[str, Any]:
@@ -43,20 +43,26 @@ def test_waiting_it_says_for_what_and_until_when(engine: Engine, data_folder: Pa
 
 
 def test_when_nobody_decides_in_time_it_ends_with_timeout(engine: Engine) -> None:
-    instance = engine.start("approval", request(SHORT))
+    instance = engine.start("approval", request(0.25))
+    engine.advance(minutes=14)
+    engine.phase(instance, "waiting_for_approval")
+    engine.advance(minutes=1)
     assert engine.output(instance)["status"] == "Timeout"
     assert engine.status(instance)["phase"] == "timed_out"
 
 
 def test_early_twice_late_and_malformed(engine: Engine) -> None:
     early = engine.start("approval", request())
+    engine.client.suspend_orchestration(early)  # so that all of them are there before the first is taken
     engine.event(early, "decision", {"is_approved": "yes", "approver": "Malformed"})
     engine.event(early, "decision", {"is_approved": False, "approver": "First"})
     engine.event(early, "decision", {"is_approved": True, "approver": "Second"})
+    engine.client.resume_orchestration(early)
     output = engine.output(early)
     assert (output["status"], output["approver"]) == ("Rejected", "First")
     assert "is_approved" in engine.status(early)["warnings"][0]
-    engine.event(early, "decision", {"is_approved": True, "approver": "Late"})
+    with pytest.raises(grpc.RpcError, match="has ended"):
+        engine.event(early, "decision", {"is_approved": True, "approver": "Late"})
     assert engine.output(early) == output
 
 
@@ -86,8 +92,12 @@ def test_an_input_that_is_no_request_fails_the_run(engine: Engine, given: Any) -
     assert "ApprovalRequest" in state.failure_details.message
 
 
-def test_a_year_is_the_longest_wait(engine: Engine) -> None:
+@pytest.mark.parametrize("decided", [True, False])
+def test_a_year_is_the_longest_wait(engine: Engine, decided: bool) -> None:
     instance = engine.start("approval", request(365 * 24))
+    engine.advance(days=364.9)
     engine.phase(instance, "waiting_for_approval")
-    engine.event(instance, "decision", {"is_approved": True, "approver": "Manager"})
-    assert engine.output(instance)["status"] == "Approved"
+    if decided:
+        engine.event(instance, "decision", {"is_approved": True, "approver": "Manager"})
+    engine.advance(days=0.1)
+    assert engine.output(instance)["status"] == ("Approved" if decided else "Timeout")

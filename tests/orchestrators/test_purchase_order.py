@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from durabletask.client import OrchestrationStatus
 
@@ -80,11 +81,14 @@ def test_a_rejected_order_is_cancelled(engine: Engine, data_folder: Path) -> Non
 
 
 def test_when_nobody_decides_in_time_it_is_cancelled(engine: Engine, data_folder: Path) -> None:
-    instance = engine.start("purchase_order", order(timeout_seconds=0.3))
+    instance = engine.start("purchase_order", order(timeout_seconds=86400))
+    engine.advance(hours=23.9)
+    engine.phase(instance, "waiting_for_approval")
+    engine.advance(hours=0.1)
     output = engine.output(instance)
     assert output["status"] == "Cancelled due to timeout"
     assert output["order_id"] == "order123"
-    assert cancelled(data_folder) == [instance]
+    assert instance in cancelled(data_folder)  # beside others that waited on the same clock
     status = engine.status(instance)
     assert (status["phase"], status["decision"]) == ("timed_out", None)
 
@@ -98,16 +102,20 @@ def test_a_decision_that_comes_before_the_run_waits_for_it_counts(engine: Engine
 
 def test_of_two_decisions_the_first_counts(engine: Engine, data_folder: Path) -> None:
     instance = engine.start("purchase_order", order())
+    engine.client.suspend_orchestration(instance)  # so that both are there before the first is taken
     engine.event(instance, EVENT, {"approver_name": "First", "approved": False})
     engine.event(instance, EVENT, {"approver_name": "Second", "approved": True})
+    engine.client.resume_orchestration(instance)
     assert engine.output(instance)["status"] == "Rejected by First"
     assert placed(data_folder) == []
 
 
 def test_a_decision_after_the_timeout_changes_nothing(engine: Engine, data_folder: Path) -> None:
-    instance = engine.start("purchase_order", order(timeout_seconds=0.2))
+    instance = engine.start("purchase_order", order(timeout_seconds=30))
+    engine.advance(seconds=30)
     before = engine.output(instance)
-    engine.event(instance, EVENT, {"approver_name": "Late", "approved": True})
+    with pytest.raises(grpc.RpcError, match="has ended"):
+        engine.event(instance, EVENT, {"approver_name": "Late", "approved": True})
     assert engine.output(instance) == before
     assert placed(data_folder) == []
 
@@ -169,22 +177,26 @@ def test_only_the_newest_warnings_are_kept(engine: Engine) -> None:
 
 
 def test_a_malformed_decision_does_not_prolong_the_wait(engine: Engine) -> None:
-    instance = engine.start("purchase_order", order(timeout_seconds=0.5))
+    instance = engine.start("purchase_order", order(timeout_seconds=30))
+    engine.advance(seconds=20)
     engine.event(instance, EVENT, {"wrong": 1})
+    engine.advance(seconds=10)
     assert engine.output(instance)["status"] == "Cancelled due to timeout"
 
 
 def test_an_event_of_another_name_decides_nothing(engine: Engine) -> None:
-    instance = engine.start("purchase_order", order(timeout_seconds=0.5))
+    instance = engine.start("purchase_order", order(timeout_seconds=30))
     engine.event(instance, "approval", {"approver_name": "X", "approved": True})
+    engine.advance(seconds=30)
     assert engine.output(instance)["status"] == "Cancelled due to timeout"
 
 
 def test_a_decision_while_suspended_is_taken_after_the_resume(engine: Engine) -> None:
-    instance = engine.start("purchase_order", order())
+    instance = engine.start("purchase_order", order(timeout_seconds=60))
     engine.phase(instance, "waiting_for_approval")
     engine.client.suspend_orchestration(instance)
     engine.event(instance, EVENT, {"approver_name": "Patient", "approved": True})
+    engine.advance(minutes=5)
     assert engine.status(instance)["decision"] is None
     engine.client.resume_orchestration(instance)
     assert engine.output(instance)["status"] == "Approved by Patient"
@@ -230,31 +242,35 @@ class Broken:
 
 
 def test_an_order_desk_that_fails_twice_is_tried_a_third_time(
-    engine: Engine, data_folder: Path, monkeypatch: pytest.MonkeyPatch, no_pauses: None
+    engine: Engine, data_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk = Broken(2, get_order_desk())
     monkeypatch.setattr(purchase_order_activities, "get_order_desk", lambda: desk)
     instance = engine.start("purchase_order", order(cost=1))
+    engine.advance(minutes=2)
     assert engine.output(instance)["status"] == "Auto-Approved"
     assert desk.calls == 3
     assert placed(data_folder) == [instance]
 
 
 def test_an_order_that_cannot_be_placed_fails_the_run_with_the_reason(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch, no_pauses: None
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(purchase_order_activities, "get_order_desk", lambda: Broken(99))
-    state = engine.end(engine.start("purchase_order", order(cost=1)))
+    instance = engine.start("purchase_order", order(cost=1))
+    engine.advance(minutes=2)
+    state = engine.end(instance)
     assert state.runtime_status is OrchestrationStatus.FAILED
     assert state.failure_details is not None
     assert "the disk is full" in state.failure_details.message
 
 
 def test_a_mail_that_cannot_be_sent_leaves_the_order_open_with_a_warning(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch, no_pauses: None
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(approval_activities, "get_mailer", lambda: Broken(99))
-    instance = engine.start("purchase_order", order())
+    instance = engine.start("purchase_order", order(timeout_seconds=3600))
+    engine.advance(minutes=2)
     status = engine.phase(instance, "waiting_for_approval")
     assert "could not be sent" in status["warnings"][0]
     engine.event(instance, EVENT, {"approver_name": "X", "approved": True})

@@ -1,0 +1,44 @@
+"""What a durable client binding hands to a function."""
+
+import json
+
+from local_host.management_shapes import required_query
+from local_host.task_hub import TaskHub
+from local_host.task_hub.hub import MAX_MESSAGE
+
+
+def client_configuration(hub: TaskHub, base_url: str, hub_name: str) -> str:
+    """Return the JSON that a durable client binding hands to a function.
+
+    Field names and the ``INSTANCEID`` placeholder as the SDK's ``HttpManagementPayload`` reads them. The SDK's clients
+    send ``taskHubName`` with each call, so that is where the hub's credential goes.
+    """
+    management = f"{base_url}/runtime/webhooks/durabletask"
+    query = required_query(hub_name)
+    instance = f"{management}/instances/INSTANCEID"
+    return json.dumps(
+        {
+            "taskHubName": hub.credential,
+            "rpcBaseUrl": f"http://{hub.address}",
+            "baseUrl": management,
+            "httpBaseUrl": management,
+            "requiredQueryStringParameters": query,
+            "maxGrpcMessageSizeInBytes": MAX_MESSAGE,
+            "creationUrls": {
+                "createNewInstancePostUri": f"{management}/orchestrators/{{functionName}}[/{{instanceId}}]?{query}",
+                "createAndWaitOnNewInstancePostUri": f"{management}/orchestrators/{{functionName}}[/{{instanceId}}]"
+                f"?timeout={{timeoutInSeconds}}&pollingInterval={{intervalInSeconds}}&{query}",
+            },
+            "managementUrls": {
+                "id": "INSTANCEID",
+                "statusQueryGetUri": f"{instance}?{query}",
+                "sendEventPostUri": f"{instance}/raiseEvent/{{eventName}}?{query}",
+                "terminatePostUri": f"{instance}/terminate?reason={{text}}&{query}",
+                "suspendPostUri": f"{instance}/suspend?reason={{text}}&{query}",
+                "resumePostUri": f"{instance}/resume?reason={{text}}&{query}",
+                "rewindPostUri": f"{instance}/rewind?reason={{text}}&{query}",
+                "purgeHistoryDeleteUri": f"{instance}?{query}",
+                "restartPostUri": f"{instance}/restart?{query}",
+            },
+        }
+    )

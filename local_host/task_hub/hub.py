@@ -1,0 +1,153 @@
+"""The task hub, put together: started on an event loop, served over gRPC on loopback."""
+
+import asyncio
+import contextlib
+import secrets
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import grpc.aio
+from durabletask.internal import orchestrator_service_pb2_grpc as stubs
+
+from local_host.task_hub.clock import Clock, ManualClock, SystemClock
+from local_host.task_hub.dispatch import Dispatcher, Worker
+from local_host.task_hub.queries import status
+from local_host.task_hub.service import HUB_METADATA, Gate, Service
+from local_host.task_hub.store import Command, Effects, Store, StoreError
+from local_host.task_hub.timers import TimerLoop
+
+MAX_MESSAGE = 64 * 1024 * 1024
+"""Bytes of one gRPC message: a history goes to a worker in one piece."""
+
+MESSAGE_LIMITS = [("grpc.max_receive_message_length", MAX_MESSAGE), ("grpc.max_send_message_length", MAX_MESSAGE)]
+
+FILE_NAME = "task-hub.db"
+
+TaskHubError = StoreError
+
+
+class TaskHub:
+    """A task hub in a file; start and stop it on the event loop that it is to run on.
+
+    ``folder`` keeps the file; None makes one that is forgotten at the stop. ``address`` is ``host:port`` for gRPC, and
+    ``credential`` what clients and workers have to send as the metadata ``taskhub``. ``synchronous`` is SQLite's: FULL
+    keeps what was acknowledged over a power loss, NORMAL only over the end of the process.
+    """
+
+    def __init__(
+        self, folder: Path | None, *, name: str = "default", clock: Clock | None = None, synchronous: str = "FULL"
+    ) -> None:
+        self.address = ""
+        self.credential = f"{name}.{secrets.token_urlsafe(24)}"
+        self.clock: Clock = clock if clock is not None else SystemClock()
+        self._folder = folder
+        self._temporary: Path | None = None
+        self._synchronous = synchronous
+        self._waiting: dict[str, set[asyncio.Event]] = {}
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """The gRPC metadata that opens the hub."""
+        return ((HUB_METADATA, self.credential),)
+
+    async def start(self) -> None:
+        """Open the file and serve. Raises ``TaskHubError`` when the file cannot be opened."""
+        folder, synchronous = self._folder, self._synchronous
+        if folder is None:
+            memory = Path("/dev/shm")  # noqa: S108  # a file system in memory, where there is one
+            self._temporary = Path(tempfile.mkdtemp(prefix="task-hub-", dir=memory if memory.is_dir() else None))  # noqa: ASYNC240
+            folder, synchronous = self._temporary, "OFF"
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # once, at the start
+            self._store = Store(
+                folder / FILE_NAME, synchronous=synchronous, now=self.clock.now, on_commit=self._on_commit
+            )
+        except OSError as error:
+            raise TaskHubError(f"The folder {folder} cannot be used: {error.strerror}.") from None
+        self.dispatcher = Dispatcher(self._store, self.clock)
+        self._timers = TimerLoop(self._store, self.clock)
+        self._timer_task = asyncio.create_task(self._timers.run())
+        self.dispatcher.recover()
+        self._server = grpc.aio.server(interceptors=[Gate(self.credential)], options=MESSAGE_LIMITS)
+        stubs.add_TaskHubSidecarServiceServicer_to_server(Service(self), self._server)  # type: ignore[no-untyped-call]
+        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        await self._server.start()
+
+    async def stop(self) -> None:
+        """Stop to serve, and close the file. What workers had is handed out again after the next start."""
+        self._timer_task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._timer_task
+        self.dispatcher.close()
+        await self._server.stop(grace=0.5)
+        await asyncio.to_thread(self._store.close)
+        if self._temporary is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+
+    @property
+    def reader(self) -> sqlite3.Connection:
+        """The connection that sees what is committed."""
+        return self._store.reader
+
+    async def execute[T](self, command: Command[T]) -> T:
+        """Run a command on the store; see ``Store.execute``."""
+        return await self._store.execute(command)
+
+    def connect(self, worker: Worker) -> None:
+        """Let a worker in this process take work."""
+        self.dispatcher.connect(worker)
+
+    async def until(self, instance_id: str, reached: Callable[[int], bool]) -> None:
+        """Wait until an instance has a status that is wanted; also for one that is yet to be started.
+
+        Returns early when the instance is deleted.
+        """
+        existed = False
+        while True:
+            changed = asyncio.Event()
+            waiting = self._waiting.setdefault(instance_id, set())
+            waiting.add(changed)
+            try:
+                now = status(self.reader, instance_id)
+                if (now is not None and reached(now)) or (now is None and existed):
+                    return
+                existed = now is not None
+                await changed.wait()
+            finally:
+                waiting.discard(changed)
+                if not waiting:
+                    self._waiting.pop(instance_id, None)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing happens until somebody calls or the clock moves."""
+        return self.dispatcher.idle and self._store.idle and not self._timers.is_due()
+
+    async def quiet(self) -> None:
+        """Wait until nothing happens any more until somebody calls or the clock moves."""
+        while not self.idle:  # noqa: ASYNC110  # for tests: an event for every end of everything would cost the rest
+            await asyncio.sleep(0.001)
+
+    async def advance_to(self, target: int) -> None:
+        """Move a ``ManualClock`` to a time, from timer to timer, and let each have its consequences.
+
+        Raises ``TypeError`` for another kind of clock.
+        """
+        if not isinstance(self.clock, ManualClock):
+            raise TypeError("Only a manual clock can be moved.")
+        await self.quiet()
+        while self._timers.earliest is not None and self._timers.earliest <= target:
+            self.clock.set(max(self._timers.earliest, self.clock.now()))
+            await self.quiet()
+        self.clock.set(max(target, self.clock.now()))
+        await self.quiet()
+
+    def _on_commit(self, effects: Effects) -> None:
+        self._timers.note(effects.earliest)
+        self.dispatcher.on_effects(effects)
+        for instance_id in effects.changed:
+            for waiting in self._waiting.get(instance_id, ()):
+                waiting.set()
