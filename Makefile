@@ -1,8 +1,9 @@
 # The verbs of the project. `make run` and `make test` set everything up by themselves.
-.PHONY: setup run test check goldens requirements
+.PHONY: setup run test check goldens bench requirements
 
 PORT ?= 7071
 DATA ?= .data
+WAITING ?= 10000
 PYTHON := .venv/bin/python
 
 setup:            ## find Python 3.13, make .venv, install the pinned requirements
@@ -22,6 +23,9 @@ check: setup      ## style, types, layers
 
 goldens: setup    ## record the histories that the replay tests hold the orchestrators to
 	$(PYTHON) -m tests.orchestrators.record_goldens
+
+bench: setup      ## measure, and print one table: make bench WAITING=100000
+	$(PYTHON) -m bench --waiting $(WAITING)
 
 requirements:     ## pin the newest versions that requirements*.in allow
 	.venv/bin/uv pip compile --quiet --no-header --no-emit-index-url --python-version 3.13 --upgrade requirements.in -o requirements.txt

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
+import uvloop
+
 from local_host.errors import HostError
 from local_host.host import Options, RunningHost, hosted
 
@@ -27,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = Options(parsed.app_dir, parsed.data, parsed.port, tuple(parsed.trusted_host), parsed.ephemeral)
     signal.signal(signal.SIGINT, _interrupt)
     try:
-        asyncio.run(_run(options))
+        uvloop.run(_run(options))
     except KeyboardInterrupt:
         return 130
     except HostError as error:

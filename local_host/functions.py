@@ -26,7 +26,8 @@ class Function:
 
     ``durable_name`` is the name that orchestrations and clients know it by; for entities it is compared without
     regard to case. ``client_parameters`` are those that get the durable client's configuration;
-    ``wants_context`` says whether it takes the invocation's ``func.Context``.
+    ``wants_context`` says whether it takes the invocation's ``func.Context``, ``is_async``
+    whether it runs on the event loop.
     """
 
     name: str
@@ -39,11 +40,7 @@ class Function:
     route: str | None
     methods: tuple[str, ...]
     auth_level: str
-
-    @property
-    def is_async(self) -> bool:
-        """Whether it runs on the event loop."""
-        return inspect.iscoroutinefunction(self.call)
+    is_async: bool
 
 
 def function_of(registered: RegisteredFunction) -> Function:
@@ -66,6 +63,7 @@ def function_of(registered: RegisteredFunction) -> Function:
         route=getattr(trigger, "route", None),
         methods=tuple(str(getattr(each, "value", each)).upper() for each in getattr(trigger, "methods", None) or ()),
         auth_level=_auth_level(trigger),
+        is_async=inspect.iscoroutinefunction(call),
     )
 
 

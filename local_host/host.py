@@ -14,17 +14,19 @@ import uvicorn
 from durabletask.internal import orchestrator_service_pb2_grpc as stubs
 from durabletask.internal.grpc_interceptor import DefaultAsyncClientInterceptorImpl
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.routing import BaseRoute, Mount
+from starlette.responses import PlainTextResponse
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from local_host.app_loader import App, load_app, load_environment
 from local_host.client_binding import client_configuration
+from local_host.direct_client import install as install_direct_client
 from local_host.durable import DurableFunctions
 from local_host.errors import HostError
 from local_host.http_trigger import Endpoint, HttpTriggers, endpoints_of
 from local_host.invocation import Invoker
 from local_host.management import management_routes
+from local_host.management_shapes import MANAGEMENT_PREFIX
 from local_host.task_hub import TaskHub, TaskHubError
 from local_host.task_hub.clock import Clock
 from local_host.task_hub.hub import MESSAGE_LIMITS
@@ -91,7 +93,9 @@ async def hosted(options: Options, clock: Clock | None = None) -> AsyncIterator[
 
         hub = await _start_hub(options, app, clock)
         stack.push_async_callback(hub.stop)
-        invoker = Invoker(app.folder, client_configuration(hub, f"http://{address}", app.hub_name))
+        configuration = client_configuration(hub, f"http://{address}", app.hub_name)
+        stack.callback(install_direct_client(configuration, hub))
+        invoker = Invoker(app.folder, configuration)
         stack.push_async_callback(asyncio.to_thread, invoker.close)  # signals are still handled while it waits
         functions = DurableFunctions(app.functions, invoker)
         worker = InProcessWorker(hub, functions)
@@ -105,7 +109,7 @@ async def hosted(options: Options, clock: Clock | None = None) -> AsyncIterator[
             orchestrator_names=functions.orchestrator_names,
             entity_names=functions.entity_names,
         )
-        web_app = _web_app([*management, Mount("/", HttpTriggers(endpoints, invoker))], options.trusted_hosts)
+        web_app = _web_app(management, HttpTriggers(endpoints, invoker), options.trusted_hosts)
         server = Server(_server_config(web_app))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         stack.push_async_callback(_finish, server, serving)
@@ -140,13 +144,27 @@ def _prepare_environment(options: Options, address: str) -> None:
     load_environment(options.app_dir)
 
 
-def _web_app(routes: list[BaseRoute], trusted_hosts: tuple[str, ...]) -> Starlette:
-    # A page could call this host by a name of its own that resolves to loopback; such names are refused.
-    allowed = [LOOPBACK, "localhost", *trusted_hosts]
-    return Starlette(routes=routes, middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=allowed)])
+def _web_app(management: list[BaseRoute], triggers: HttpTriggers, trusted_hosts: tuple[str, ...]) -> ASGIApp:
+    """The management API below its prefix, the functions everywhere else, to those who call the host by its names.
+
+    A page could call this host by a name of its own that resolves to loopback; such names are refused.
+    """
+    managing: ASGIApp = Starlette(routes=management)
+    trusted = {LOOPBACK, "localhost", *trusted_hosts}
+
+    async def web_app(scope: Scope, receive: Receive, send: Send) -> None:
+        host = next((value for name, value in scope["headers"] if name == b"host"), b"").decode("latin-1")
+        if host.partition(":")[0].lower() not in trusted:
+            await PlainTextResponse("Invalid host header", 400)(scope, receive, send)
+        elif f"{scope['path']}/".startswith(f"{MANAGEMENT_PREFIX}/"):
+            await managing(scope, receive, send)
+        else:
+            await triggers(scope, receive, send)
+
+    return web_app
 
 
-def _server_config(web_app: Starlette) -> uvicorn.Config:
+def _server_config(web_app: ASGIApp) -> uvicorn.Config:
     return uvicorn.Config(
         web_app,
         log_config=None,
@@ -165,7 +183,8 @@ async def _finish(server: Server, serving: asyncio.Task[None]) -> None:
 
 @contextmanager
 def _listen(port: int) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+    # The protocol is named, since asyncio sends small answers at once only where it sees that it is TCP.
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((LOOPBACK, port))

@@ -139,7 +139,7 @@ def to_response(result: Any) -> Response:
     for cookie in value["cookies"] or ():
         for morsel in cookie.values():
             response.headers.append("set-cookie", morsel.OutputString())
-    # The server would find it out when it is too late to answer.
+    # Not every server looks, and one that does finds it out when it is too late to answer.
     h11.Response(status_code=response.status_code, headers=response.raw_headers)
     return response
 

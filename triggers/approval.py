@@ -1,7 +1,7 @@
 """HTTP of the approval (human interaction)."""
 
 import azure.functions as func
-from azure.durable_functions import SyncDurableFunctionsClient
+from azure.durable_functions import DurableFunctionsClient
 
 from contracts.approval import ApprovalDecision, ApprovalRequest, StartApproval
 from orchestrators.approval import DECISION, approval
@@ -13,16 +13,16 @@ from triggers.web import answer, decision_id_of, instance_id_of, read_body
 WORKFLOW = approval.__name__
 
 
-def start_approval(req: func.HttpRequest, client: SyncDurableFunctionsClient) -> func.HttpResponse:
+async def start_approval(req: func.HttpRequest, client: DurableFunctionsClient) -> func.HttpResponse:
     """``POST /api/requests``: 202 with ``request_id``, ``approval_url`` and ``status_url``."""
     body = read_body(req, StartApproval)
     asked = ApprovalRequest(requester=body.requester, item=body.item, timeout_hours=body.timeout_hours)
-    request_id = start(client, WORKFLOW, body.request_id, asked)
+    request_id = await start(client, WORKFLOW, body.request_id, asked)
     links = {"approval_url": _approval_url(request_id), "status_url": _status_url(request_id)}
     return answer({"request_id": request_id, **links}, 202, {"Location": links["status_url"]})
 
 
-def decide_approval(req: func.HttpRequest, client: SyncDurableFunctionsClient) -> func.HttpResponse:
+async def decide_approval(req: func.HttpRequest, client: DurableFunctionsClient) -> func.HttpResponse:
     """``POST /api/approvals/{request_id}``: 200 with the verdict, 202 when there is none yet."""
     request_id = instance_id_of(req, "request_id")
     body = read_body(req, ApprovalDecision)
@@ -35,15 +35,15 @@ def decide_approval(req: func.HttpRequest, client: SyncDurableFunctionsClient) -
         event=DECISION,
         payload=body.model_copy(update={"decision_id": decision_id}),
     )
-    verdict = decide(client, WORKFLOW, request_id, asked, patience=get_settings().decision_wait_seconds)
+    verdict = await decide(client, WORKFLOW, request_id, asked, patience=get_settings().decision_wait_seconds)
     message = f"The decision on request '{request_id}' was taken."
     return answer_decision(verdict, request_id, _status_url(request_id), message)
 
 
-def get_approval(req: func.HttpRequest, client: SyncDurableFunctionsClient) -> func.HttpResponse:
+async def get_approval(req: func.HttpRequest, client: DurableFunctionsClient) -> func.HttpResponse:
     """``GET /api/requests/{request_id}``: the request, what is going on, and the outcome."""
     request_id = instance_id_of(req, "request_id")
-    shown = describe(find(client, WORKFLOW, request_id))
+    shown = describe(await find(client, WORKFLOW, request_id))
     return answer({"request_id": request_id, "approval_url": _approval_url(request_id), **shown})
 
 

@@ -1,12 +1,13 @@
 """A decision, from the request to the verdict of the run that it concerns."""
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import azure.functions as func
 import grpc
-from azure.durable_functions import SyncDurableFunctionsClient
+from azure.durable_functions import DurableFunctionsClient
 from durabletask.client import OrchestrationState
 
 from contracts.base import Contract, as_utc_text
@@ -15,9 +16,10 @@ from errors import AlreadyDecided, CountersignError, NotFound, TooLate, Unproces
 from triggers.instances import ENDED, find, progress_of
 from triggers.web import answer
 
-FIRST_POLL = 0.002
+FIRST_POLL = 0.001
 LONGEST_POLL = 0.05
-"""Seconds between two looks at the run; each is twice the one before, up to the longest."""
+SLOWING = 1.5
+"""Seconds between two looks at the run: each pause is longer than the one before, up to the longest."""
 
 
 @dataclass(frozen=True)
@@ -40,15 +42,15 @@ class AskedDecision:
         return (taken.approved, taken.by, taken.comments) == (self.approved, self.by, comments.comments)
 
 
-def decide(
-    client: SyncDurableFunctionsClient,
+async def decide(
+    client: DurableFunctionsClient,
     workflow: str,
     instance_id: str,
     asked: AskedDecision,
     *,
     patience: float,
     clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Decision | None:
     """Raise the event and wait for the run's verdict on it.
 
@@ -56,18 +58,18 @@ def decide(
     come to it within ``patience`` seconds (a suspended run does not). Raises ``NotFound``, ``AlreadyDecided``,
     ``TooLate``, or ``Unprocessable`` when the id came before with another decision.
     """
-    verdict = _verdict(find(client, workflow, instance_id), asked)
+    verdict = _verdict(await find(client, workflow, instance_id), asked)
     if verdict is not None:
         return verdict
-    _raise(client, instance_id, asked)
+    await _raise(client, instance_id, asked)
 
     give_up, pause = clock() + patience, FIRST_POLL
     while True:
-        verdict = _verdict(find(client, workflow, instance_id), asked)
+        verdict = _verdict(await find(client, workflow, instance_id), asked)
         if verdict is not None or clock() >= give_up:
             return verdict
-        sleep(pause)
-        pause = min(pause * 2, LONGEST_POLL)
+        await sleep(pause)
+        pause = min(pause * SLOWING, LONGEST_POLL)
 
 
 def answer_decision(verdict: Decision | None, instance_id: str, status_url: str, message: str) -> func.HttpResponse:
@@ -88,9 +90,9 @@ def answer_decision(verdict: Decision | None, instance_id: str, status_url: str,
     )
 
 
-def _raise(client: SyncDurableFunctionsClient, instance_id: str, asked: AskedDecision) -> None:
+async def _raise(client: DurableFunctionsClient, instance_id: str, asked: AskedDecision) -> None:
     try:
-        client.raise_orchestration_event(instance_id, asked.event, data=asked.payload.plain())
+        await client.raise_orchestration_event(instance_id, asked.event, data=asked.payload.plain())
     except grpc.RpcError as error:
         if error.code() == grpc.StatusCode.NOT_FOUND:
             raise NotFound(f"The instance '{instance_id}' is gone.") from None

@@ -5,7 +5,7 @@ from typing import Any
 from uuid import uuid4
 
 import grpc
-from azure.durable_functions import SyncDurableFunctionsClient
+from azure.durable_functions import DurableFunctionsClient
 from durabletask.client import OrchestrationState, OrchestrationStatus
 
 from contracts.base import Contract, as_utc_text
@@ -15,26 +15,26 @@ from errors import AlreadyStarted, NotFound
 ENDED = (OrchestrationStatus.COMPLETED, OrchestrationStatus.FAILED, OrchestrationStatus.TERMINATED)
 
 
-def start(client: SyncDurableFunctionsClient, workflow: str, given_id: str | None, contract: Contract) -> str:
+async def start(client: DurableFunctionsClient, workflow: str, given_id: str | None, contract: Contract) -> str:
     """Start ``workflow`` and return its instance id: the given one, or ``<workflow>-<uuid4>``.
 
     Raises ``AlreadyStarted`` when an instance has the given id.
     """
     instance_id = given_id or f"{workflow}-{uuid4()}"
     taken = AlreadyStarted(f"The id '{instance_id}' is in use. Choose another one.", instance_id=instance_id)
-    if given_id is not None and client.get_orchestration_state(instance_id, fetch_payloads=False) is not None:
+    if given_id is not None and await client.get_orchestration_state(instance_id, fetch_payloads=False) is not None:
         raise taken
     try:
-        return client.schedule_new_orchestration(workflow, input=contract.plain(), instance_id=instance_id)
+        return await client.schedule_new_orchestration(workflow, input=contract.plain(), instance_id=instance_id)
     except grpc.RpcError as error:
         if error.code() == grpc.StatusCode.ALREADY_EXISTS:
             raise taken from None
         raise
 
 
-def find(client: SyncDurableFunctionsClient, workflow: str, instance_id: str) -> OrchestrationState:
+async def find(client: DurableFunctionsClient, workflow: str, instance_id: str) -> OrchestrationState:
     """Return the state of an instance of ``workflow``. Raises ``NotFound``, also for another workflow's instance."""
-    state = client.get_orchestration_state(instance_id)
+    state = await client.get_orchestration_state(instance_id)
     if state is None or state.name != workflow:
         raise NotFound(f"There is no {workflow.replace('_', ' ')} with the id '{instance_id}'.")
     return state

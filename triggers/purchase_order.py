@@ -1,7 +1,7 @@
 """HTTP of the purchase order."""
 
 import azure.functions as func
-from azure.durable_functions import SyncDurableFunctionsClient
+from azure.durable_functions import DurableFunctionsClient
 
 from contracts.purchase_order import ApprovalEvent, PurchaseOrder, PurchaseOrderInput, StartPurchaseOrder
 from orchestrators.purchase_order import APPROVAL_EVENT, purchase_order
@@ -13,14 +13,14 @@ from triggers.web import answer, decision_id_of, instance_id_of, read_body
 WORKFLOW = purchase_order.__name__
 
 
-def start_purchase_order(req: func.HttpRequest, client: SyncDurableFunctionsClient) -> func.HttpResponse:
+async def start_purchase_order(req: func.HttpRequest, client: DurableFunctionsClient) -> func.HttpResponse:
     """``POST /start-purchase-order``: 202 with ``instance_id`` and ``message``."""
     body = read_body(req, StartPurchaseOrder)
     settings = get_settings()
     timeout = body.timeout_seconds or settings.purchase_order_timeout_hours * 3600
     order = PurchaseOrder.model_validate(body.model_dump(include=set(PurchaseOrder.model_fields)))
     given = PurchaseOrderInput(order=order, timeout_seconds=timeout)
-    instance_id = start(client, WORKFLOW, body.instance_id, given)
+    instance_id = await start(client, WORKFLOW, body.instance_id, given)
     message = (
         f"Purchase order {body.order_id} was started. If it needs an approval, POST the decision to "
         f"/signal-approval/{instance_id}."
@@ -28,7 +28,7 @@ def start_purchase_order(req: func.HttpRequest, client: SyncDurableFunctionsClie
     return answer({"instance_id": instance_id, "message": message}, 202, {"Location": _status_url(instance_id)})
 
 
-def decide_purchase_order(req: func.HttpRequest, client: SyncDurableFunctionsClient) -> func.HttpResponse:
+async def decide_purchase_order(req: func.HttpRequest, client: DurableFunctionsClient) -> func.HttpResponse:
     """``POST /signal-approval/{instance_id}``: 200 with the verdict, 202 when there is none yet."""
     instance_id = instance_id_of(req, "instance_id")
     body = read_body(req, ApprovalEvent)
@@ -41,15 +41,15 @@ def decide_purchase_order(req: func.HttpRequest, client: SyncDurableFunctionsCli
         event=APPROVAL_EVENT,
         payload=body.model_copy(update={"decision_id": decision_id}),
     )
-    verdict = decide(client, WORKFLOW, instance_id, asked, patience=get_settings().decision_wait_seconds)
+    verdict = await decide(client, WORKFLOW, instance_id, asked, patience=get_settings().decision_wait_seconds)
     message = f"The event '{APPROVAL_EVENT}' was raised for instance '{instance_id}'."
     return answer_decision(verdict, instance_id, _status_url(instance_id), message)
 
 
-def get_purchase_order(req: func.HttpRequest, client: SyncDurableFunctionsClient) -> func.HttpResponse:
+async def get_purchase_order(req: func.HttpRequest, client: DurableFunctionsClient) -> func.HttpResponse:
     """``GET /status/{instance_id}``: the order, what is going on, and the outcome."""
     instance_id = instance_id_of(req, "instance_id")
-    return answer({"instance_id": instance_id, **describe(find(client, WORKFLOW, instance_id))})
+    return answer({"instance_id": instance_id, **describe(await find(client, WORKFLOW, instance_id))})
 
 
 def _status_url(instance_id: str) -> str:

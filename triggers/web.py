@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import wraps
 from typing import Any
 from uuid import uuid4
@@ -21,7 +21,7 @@ _LOGGER = logging.getLogger(__name__)
 _INSTANCE_ID: TypeAdapter[str] = TypeAdapter(InstanceId)
 _DECISION_ID: TypeAdapter[str] = TypeAdapter(DecisionId)
 
-type Trigger = Callable[..., func.HttpResponse]
+type Trigger = Callable[..., Awaitable[func.HttpResponse]]
 
 
 def answers_errors(trigger: Trigger) -> Trigger:
@@ -32,10 +32,10 @@ def answers_errors(trigger: Trigger) -> Trigger:
     """
 
     @wraps(trigger)
-    def answering(req: func.HttpRequest, client: Any) -> func.HttpResponse:
+    async def answering(req: func.HttpRequest, client: Any) -> func.HttpResponse:
         try:
             refuse_cross_site(req)
-            return trigger(req, client)
+            return await trigger(req, client)
         except CountersignError as error:
             return problem(error)
         except grpc.RpcError as error:

@@ -5,7 +5,7 @@ import sqlite3
 from durabletask.internal import orchestrator_service_pb2 as pb
 
 from local_host.task_hub.instances import send
-from local_host.task_hub.records import ActivityTask, event
+from local_host.task_hub.records import ENDED, ActivityTask, event
 from local_host.task_hub.store import Transaction
 
 
@@ -16,10 +16,12 @@ def load(db: sqlite3.Connection, row: int) -> ActivityTask | None:
 
 
 def complete(tx: Transaction, task: ActivityTask, response: pb.ActivityResponse) -> bool:
-    """Give the outcome to the orchestration; False, and nothing changed, when nobody waits for it any more."""
+    """Give the outcome to the orchestration, unless it has ended; False, and nothing changed, when it was dropped."""
     gone = tx.one("DELETE FROM activities WHERE id = ? RETURNING instance", task.row)
     if gone is None:
         return False
+    if tx.one("SELECT status FROM instances WHERE id = ?", gone[0])[0] in ENDED:
+        return True
     outcome = event(tx.now)
     if response.HasField("failureDetails"):
         outcome.taskFailed.taskScheduledId = task.request.taskId

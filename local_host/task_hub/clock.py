@@ -8,6 +8,9 @@ from typing import Protocol
 LONGEST_SLEEP = 1.0
 """Seconds. After this long the clock is read again, since it may have been set while somebody slept."""
 
+SHORTEST_SLEEP = 0.001
+"""Seconds. A clock that stands still is not read more often than this."""
+
 
 class Clock(Protocol):
     """Tells the time in microseconds since 1970 (UTC), and sleeps until a time."""
@@ -30,7 +33,7 @@ class SystemClock:
 
     async def sleep_until(self, due: int) -> None:
         """Sleep until ``due``, but never for longer than ``LONGEST_SLEEP``."""
-        await asyncio.sleep(min(max((due - self.now()) / 1_000_000, 0), LONGEST_SLEEP))
+        await asyncio.sleep(min(max((due - self.now()) / 1_000_000, SHORTEST_SLEEP), LONGEST_SLEEP))
 
 
 class ManualClock:

@@ -6,9 +6,9 @@ memory too: a worker that is gone, and a restart, make it ready again.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import uuid4
 
 from durabletask.internal import orchestrator_service_pb2 as pb
@@ -16,14 +16,15 @@ from durabletask.internal import orchestrator_service_pb2 as pb
 from local_host.task_hub import activities, entities, turns
 from local_host.task_hub.clock import Clock
 from local_host.task_hub.records import PENDING, ActivityTask, EntityBatch, Turn
-from local_host.task_hub.store import Effects, Store, StoreError
+from local_host.task_hub.store import Command, Effects, Store, StoreError
 
 TURN, ACTIVITY, ENTITY = "turn", "activity", "entity"
 
 type Work = Turn | ActivityTask | EntityBatch
+type Outcome = pb.OrchestratorResponse | pb.ActivityResponse | pb.EntityBatchResult
 
 PAUSE_AFTER_ERROR = 1.0
-"""Seconds before work whose outcome could not be stored is handed out again."""
+"""Seconds before what could not be read or stored is tried again."""
 
 _LOGGER = logging.getLogger("local_host.task_hub")
 
@@ -94,6 +95,7 @@ class Dispatcher:
         self._workers: dict[Worker, dict[str, int]] = {}
         self._items: dict[str, Item] = {}
         self._pumping = False
+        self._closed = False
         self._loop = asyncio.get_running_loop()
         self._side_tasks: set[asyncio.Task[None]] = set()
 
@@ -141,6 +143,7 @@ class Dispatcher:
 
     def close(self) -> None:
         """Hand out nothing more."""
+        self._closed = True
         for worker in list(self._workers):
             worker.close()
         self._workers.clear()
@@ -157,34 +160,44 @@ class Dispatcher:
             self._release(item, again=True)
             self._wake()
 
-    async def complete(
-        self, item: Item, response: pb.OrchestratorResponse | pb.ActivityResponse | pb.EntityBatchResult
-    ) -> None:
+    async def complete(self, item: Item, response: Outcome) -> None:
         """Take the outcome of an item; once only, and only from the worker that has it.
 
-        Raises ``StoreError`` when it could not be stored: the item is then handed out again after a while.
+        Raises ``StoreError`` when it could not be stored: the hub keeps it then, and tries again after a while.
         """
-        if self._items.pop(item.token, None) is None:
-            return
-        work, done = item.work, False
+        if self._items.pop(item.token, None) is not None:
+            # It is taken to its end also when the worker that brought it goes away meanwhile.
+            await asyncio.shield(self._aside(self._take(item, _command(item.work, response))))
+
+    async def _take(self, item: Item, command: Command[bool]) -> None:
         try:
-            if isinstance(work, Turn):
-                assert isinstance(response, pb.OrchestratorResponse)
-                done = await self._store.execute(lambda tx: turns.complete(tx, work, response))
-            elif isinstance(work, ActivityTask):
-                assert isinstance(response, pb.ActivityResponse)
-                done = await self._store.execute(lambda tx: activities.complete(tx, work, response))
-            else:
-                assert isinstance(response, pb.EntityBatchResult)
-                done = await self._store.execute(lambda tx: entities.complete(tx, work, response))
-        except Exception as error:
-            _LOGGER.error("The outcome of a %s could not be stored, it will run again: %s", item.kind, error)  # noqa: TRY400
+            await self._apply(item, command)
+        finally:
             self._free(item)
-            self._loop.call_later(PAUSE_AFTER_ERROR, self._end, item, True)
+            self._wake()
+
+    async def _apply(self, item: Item, command: Command[bool]) -> None:
+        try:
+            done = await self._store.execute(command)
+        except StoreError as error:
+            _LOGGER.error("The outcome of a %s could not be stored, and will be tried again: %s", item.kind, error)  # noqa: TRY400
+            self._loop.call_later(PAUSE_AFTER_ERROR, self._apply_again, item, command)
             raise
-        self._free(item)
+        except Exception as error:
+            _LOGGER.error("The outcome of a %s cannot be taken, it will run again: %s", item.kind, error)  # noqa: TRY400
+            self._later(item.kind, item.row)
+            raise
         # What moved on without this answer is looked at again: it may have been replaced while it ran.
-        self._end(item, not done and item.kind != ACTIVITY)
+        self._end(item.kind, item.row, again=not done and item.kind != ACTIVITY)
+
+    def _apply_again(self, item: Item, command: Command[bool]) -> None:
+        if not self._closed:
+            self._aside(self._apply(item, command))
+
+    @property
+    def has_workers(self) -> bool:
+        """Whether somebody is there to take work."""
+        return bool(self._workers)
 
     @property
     def idle(self) -> bool:
@@ -208,9 +221,14 @@ class Dispatcher:
             if queue.parked and used[item.kind] == item.worker.slots[item.kind] - 1:
                 queue.unpark()
 
-    def _end(self, item: Item, again: bool) -> None:  # call_later passes it on
-        self._queues[item.kind].end(item.row, again=again)
+    def _end(self, kind: str, row: int, *, again: bool) -> None:
+        self._queues[kind].end(row, again=again)
         self._wake()
+
+    def _later(self, kind: str, row: int) -> None:
+        """Look at something again after a while, and not before."""
+        self._queues[kind].running.add(row)
+        self._loop.call_later(PAUSE_AFTER_ERROR, lambda: self._end(kind, row, again=True))
 
     def _wake(self) -> None:
         if not self._pumping:
@@ -228,7 +246,12 @@ class Dispatcher:
                 self._hand_out(kind, row, free)
 
     def _hand_out(self, kind: str, row: int, free: list[Worker]) -> None:
-        work = self._load(kind, row)
+        try:
+            work = self._load(kind, row)
+        except Exception as error:  # noqa: BLE001  # a damaged page; others must not wait for it
+            _LOGGER.error("A %s could not be read, and will be tried again: %s", kind, error)  # noqa: TRY400
+            self._later(kind, row)
+            return
         if work is None:
             return
         worker = next((each for each in free if each.accepts(kind, work.name, work.version)), None)
@@ -252,17 +275,38 @@ class Dispatcher:
         if kind == ACTIVITY:
             return activities.load(reader, row)
         if entities.lock_is_due(reader, row):
-            self._aside(lambda tx: entities.lock(tx, row))
+            self._aside(self._lock(row))
             return None
         return entities.load(reader, row)
 
-    def _aside(self, command: Callable[..., None]) -> None:
-        async def run() -> None:
-            try:
-                await self._store.execute(command)
-            except StoreError as error:
-                _LOGGER.error("A lock could not be given: %s", error)  # noqa: TRY400
+    async def _lock(self, row: int) -> None:
+        try:
+            await self._store.execute(lambda tx: entities.lock(tx, row))
+        except Exception as error:
+            _LOGGER.error("A lock could not be given, and will be tried again: %s", error)  # noqa: TRY400
+            self._later(ENTITY, row)
+            raise
 
-        task = self._loop.create_task(run())
+    def _aside(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run something whoever waits for it; what it raises it has logged."""
+        task = self._loop.create_task(work)
         self._side_tasks.add(task)
-        task.add_done_callback(self._side_tasks.discard)
+        task.add_done_callback(self._forget)
+        return task
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._side_tasks.discard(task)
+        if not task.cancelled():
+            task.exception()
+
+
+def _command(work: Work, response: Outcome) -> Command[bool]:
+    """The command that takes the outcome of some work."""
+    if isinstance(work, Turn):
+        assert isinstance(response, pb.OrchestratorResponse)
+        return lambda tx: turns.complete(tx, work, response)
+    if isinstance(work, ActivityTask):
+        assert isinstance(response, pb.ActivityResponse)
+        return lambda tx: activities.complete(tx, work, response)
+    assert isinstance(response, pb.EntityBatchResult)
+    return lambda tx: entities.complete(tx, work, response)

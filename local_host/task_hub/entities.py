@@ -7,7 +7,7 @@ from durabletask.internal import orchestrator_service_pb2 as pb
 from google.protobuf.wrappers_pb2 import StringValue
 
 from local_host.task_hub.instances import NewInstance, send, start
-from local_host.task_hub.records import ENDED, OPERATION, EntityBatch, Turn, event
+from local_host.task_hub.records import ENDED, OPERATION, EntityBatch, Turn, event, moment
 from local_host.task_hub.store import Refused, Transaction
 
 LARGEST_BATCH = 500
@@ -19,8 +19,7 @@ def signal(tx: Transaction, request: pb.SignalEntityRequest) -> None:
     operation = _signal(
         tx, request.instanceId, request.name, request.input if request.HasField("input") else None, request.requestId
     )
-    due = request.scheduledTime.ToMicroseconds() if request.HasField("scheduledTime") else None
-    _enqueue(tx, request.instanceId, operation, due=due)
+    _enqueue(tx, request.instanceId, operation, due=moment(request, "scheduledTime"))
 
 
 def send_from_instance(
@@ -32,8 +31,10 @@ def send_from_instance(
     getattr(confirmation, kind).CopyFrom(body)
     operation = event(tx.now)
     getattr(operation, kind).CopyFrom(body)
+    if kind == "entityOperationCalled":
+        operation.entityOperationCalled.parentExecutionId.value = turn.execution_id
     if kind == "entityUnlockSent":
-        _unlock(tx, body.targetInstanceId.value, body.criticalSectionId)
+        _unlock(tx, body.targetInstanceId.value, body.criticalSectionId, turn.instance)
     elif kind == "entityLockRequested":
         if body.lockSet:
             _enqueue(tx, body.lockSet[body.position], operation, sender=turn.instance)
@@ -59,15 +60,17 @@ def load(db: sqlite3.Connection, row: int) -> EntityBatch | None:
     entity_id, number, state, locked_by = found
     rows: list[int] = []
     operations: list[pb.HistoryEvent] = []
+    lock_is_next = False
     for operation, blob in _due(db, row, locked_by):
         parsed = pb.HistoryEvent.FromString(blob)
         if parsed.HasField("entityLockRequested"):
+            lock_is_next = True
             break
         rows.append(operation)
         operations.append(parsed)
     if not rows:
         return None
-    return EntityBatch(row, entity_id, number, state, rows, operations, more=len(rows) == LARGEST_BATCH)
+    return EntityBatch(row, entity_id, number, state, rows, operations, more=lock_is_next or len(rows) == LARGEST_BATCH)
 
 
 def lock_is_due(db: sqlite3.Connection, row: int) -> bool:
@@ -133,7 +136,11 @@ def complete(tx: Transaction, batch: EntityBatch, result: pb.EntityBatchResult) 
 
 
 def _answer(tx: Transaction, called: pb.EntityOperationCalledEvent, outcome: pb.OperationResult) -> None:
-    caller = tx.one("SELECT id, status FROM instances WHERE instance_id = ?", called.parentInstanceId.value)
+    caller = tx.one(
+        "SELECT id, status FROM instances WHERE instance_id = ? AND execution_id = ?",
+        called.parentInstanceId.value,
+        called.parentExecutionId.value,
+    )
     if caller is None or caller[1] in ENDED:
         return
     told = event(tx.now)
@@ -203,15 +210,20 @@ def _enqueue(
         deliver(tx, found[0], sender, operation.SerializeToString())
 
 
-def _unlock(tx: Transaction, entity_id: str, section: str) -> None:
-    released = tx.one(
-        "UPDATE entities SET locked_by = NULL, lock_section = NULL WHERE entity_id = ? AND lock_section = ?"
-        " RETURNING id",
-        entity_id,
-        section,
-    )
-    if released is not None:
-        tx.effects.entities[released[0]] = None
+def _unlock(tx: Transaction, entity_id: str, section: str, holder: int) -> None:
+    """End a lock, or take the request for it back when it was not given yet."""
+    found = tx.one("SELECT id, lock_section FROM entities WHERE entity_id = ?", entity_id)
+    if found is None:
+        return
+    row, held = found
+    if held == section:
+        tx.run("UPDATE entities SET locked_by = NULL, lock_section = NULL WHERE id = ?", row)
+        tx.effects.entities[row] = None
+        return
+    for operation, blob in tx.all("SELECT id, event FROM operations WHERE entity = ? AND sender = ?", row, holder):
+        if pb.HistoryEvent.FromString(blob).entityLockRequested.criticalSectionId == section:
+            tx.run("DELETE FROM operations WHERE id = ?", operation)
+            tx.effects.entities[row] = None
 
 
 def _due(db: sqlite3.Connection, row: int, locked_by: int | None) -> list[tuple[int, bytes]]:

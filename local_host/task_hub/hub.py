@@ -16,7 +16,7 @@ from local_host.task_hub.clock import Clock, ManualClock, SystemClock
 from local_host.task_hub.dispatch import Dispatcher, Worker
 from local_host.task_hub.queries import status
 from local_host.task_hub.service import HUB_METADATA, Gate, Service
-from local_host.task_hub.store import Command, Effects, Store, StoreError
+from local_host.task_hub.store import Command, Effects, Store, StoreError, told
 from local_host.task_hub.timers import TimerLoop
 
 MAX_MESSAGE = 64 * 1024 * 1024
@@ -67,10 +67,16 @@ class TaskHub:
             )
         except OSError as error:
             raise TaskHubError(f"The folder {folder} cannot be used: {error.strerror}.") from None
-        self.dispatcher = Dispatcher(self._store, self.clock)
-        self._timers = TimerLoop(self._store, self.clock)
+        try:
+            with told(folder / FILE_NAME):
+                self.dispatcher = Dispatcher(self._store, self.clock)
+                self._timers = TimerLoop(self._store, self.clock)
+                self.dispatcher.recover()
+        except TaskHubError:
+            await self._store.close()
+            raise
+        self._forget_files()
         self._timer_task = asyncio.create_task(self._timers.run())
-        self.dispatcher.recover()
         self._server = grpc.aio.server(interceptors=[Gate(self.credential)], options=MESSAGE_LIMITS)
         stubs.add_TaskHubSidecarServiceServicer_to_server(Service(self), self._server)  # type: ignore[no-untyped-call]
         self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
@@ -83,7 +89,12 @@ class TaskHub:
             await self._timer_task
         self.dispatcher.close()
         await self._server.stop(grace=0.5)
-        await asyncio.to_thread(self._store.close)
+        await self._store.close()
+        self._forget_files()
+
+    def _forget_files(self) -> None:
+        """Take the files of a hub that keeps none out of their folder: what is open stays usable to its end, however
+        that comes."""
         if self._temporary is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)
 
@@ -92,6 +103,10 @@ class TaskHub:
         """The connection that sees what is committed."""
         return self._store.reader
 
+    def shared_reader(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
+        """A reader for other threads; see ``Store.shared_reader``."""
+        return self._store.shared_reader()
+
     async def execute[T](self, command: Command[T]) -> T:
         """Run a command on the store; see ``Store.execute``."""
         return await self._store.execute(command)
@@ -99,6 +114,11 @@ class TaskHub:
     def connect(self, worker: Worker) -> None:
         """Let a worker in this process take work."""
         self.dispatcher.connect(worker)
+
+    @property
+    def has_workers(self) -> bool:
+        """Whether somebody is there to take work."""
+        return self.dispatcher.has_workers
 
     async def until(self, instance_id: str, reached: Callable[[int], bool]) -> None:
         """Wait until an instance has a status that is wanted; also for one that is yet to be started.

@@ -42,8 +42,10 @@ def start(tx: Transaction, new: NewInstance, replaceable: frozenset[int]) -> str
     """Start an instance and give its id.
 
     Where the id is taken, an instance with a ``replaceable`` status gives way (one that runs is ended first). Raises
-    ``Refused`` otherwise.
+    ``Refused`` otherwise, and for an id that only an entity can have.
     """
+    if new.instance_id.startswith("@"):
+        raise Refused("INVALID_ARGUMENT", "An instance id must not begin with '@': such ids are those of entities.")
     existing = tx.one("SELECT id, status FROM instances WHERE instance_id = ?", new.instance_id)
     if existing is not None:
         row, status = existing
@@ -79,7 +81,7 @@ def suspend(tx: Transaction, instance_id: str, reason: str | None) -> None:
     if reason is not None:
         suspended.executionSuspended.input.value = reason
     send(tx, row, suspended, of_execution=False)
-    tx.run("UPDATE instances SET status = ?, updated_at = ? WHERE id = ?", SUSPENDED, tx.now, row)
+    tx.run("UPDATE instances SET status = ?, updated_at = max(updated_at, ?) WHERE id = ?", SUSPENDED, tx.now, row)
     tx.effects.changed.add(instance_id)
 
 
@@ -95,7 +97,7 @@ def resume(tx: Transaction, instance_id: str, reason: str | None) -> None:
     send(tx, row, resumed, of_execution=False)
     chunks = tx.one("SELECT chunks FROM instances WHERE id = ?", row)[0]
     status = RUNNING if chunks else PENDING
-    tx.run("UPDATE instances SET status = ?, updated_at = ? WHERE id = ?", status, tx.now, row)
+    tx.run("UPDATE instances SET status = ?, updated_at = max(updated_at, ?) WHERE id = ?", status, tx.now, row)
     tx.effects.changed.add(instance_id)
 
 
@@ -132,9 +134,12 @@ def end(
     if output is not None:
         terminated.executionTerminated.input.value = output
         completed.executionCompleted.result.value = output
-    append_history(tx, row, [terminated, completed])
+    chunks, start_events = tx.one("SELECT chunks, start_events FROM instances WHERE id = ?", row)
+    begun = [] if chunks else list(pb.OrchestratorRequest.FromString(start_events).newEvents)
+    append_history(tx, row, [*begun, terminated, completed])
     tx.run(
-        "UPDATE instances SET turn = turn + 1, status = ?, output = ?, updated_at = ?, completed_at = ? WHERE id = ?",
+        "UPDATE instances SET turn = turn + 1, status = ?, output = ?, updated_at = max(updated_at, ?),"
+        " completed_at = ? WHERE id = ?",
         status,
         output,
         tx.now,
@@ -145,8 +150,13 @@ def end(
 
 
 def finish(tx: Transaction, row: int, status: int, output: str | None, details: pb.TaskFailureDetails | None) -> None:
-    """Clear away what an instance that has ended leaves behind, and tell its parent and those who wait for it."""
-    drop_pending(tx, row)
+    """Clear away what an instance that has ended leaves behind, and tell its parent and those who wait for it.
+
+    Activities that it has asked for run all the same, unless it was ended from outside; nobody hears of their outcome.
+    """
+    if status == TERMINATED:
+        tx.run("DELETE FROM activities WHERE instance = ?", row)
+    drop_timers(tx, row)
     tx.run("DELETE FROM messages WHERE instance = ?", row)
     for (entity,) in tx.all("SELECT id FROM entities WHERE locked_by = ?", row):
         tx.run("UPDATE entities SET locked_by = NULL, lock_section = NULL WHERE id = ?", entity)
@@ -158,8 +168,20 @@ def finish(tx: Transaction, row: int, status: int, output: str | None, details: 
     if parent is None:
         return
     waiting = tx.one("SELECT execution_id, status FROM instances WHERE id = ?", parent)
-    if waiting is None or waiting[0] != execution_id or waiting[1] in ENDED:
-        return
+    if waiting is not None and waiting[0] == execution_id and waiting[1] not in ENDED:
+        tell_parent(tx, parent, task_id, status=status, output=output, details=details)
+
+
+def tell_parent(
+    tx: Transaction,
+    parent: int,
+    task_id: int,
+    *,
+    status: int,
+    output: str | None,
+    details: pb.TaskFailureDetails | None,
+) -> None:
+    """Give the outcome of a sub-orchestration to the instance that waits for it."""
     told = event(tx.now)
     if status == pb.ORCHESTRATION_STATUS_COMPLETED:
         told.subOrchestrationInstanceCompleted.taskScheduledId = task_id
@@ -187,7 +209,7 @@ def rewind(tx: Transaction, instance_id: str, reason: str | None) -> None:
         rewound.executionRewound.reason.value = reason
     tx.run(
         "UPDATE instances SET turn = turn + 1, status = ?, output = NULL, failure = NULL, completed_at = NULL,"
-        " updated_at = ? WHERE id = ?",
+        " updated_at = max(updated_at, ?) WHERE id = ?",
         RUNNING,
         tx.now,
         row,
@@ -241,6 +263,11 @@ def append_history(tx: Transaction, row: int, events: list[pb.HistoryEvent]) -> 
 def drop_pending(tx: Transaction, row: int) -> None:
     """Drop the activities and timers of an instance: nobody waits for them any more."""
     tx.run("DELETE FROM activities WHERE instance = ?", row)
+    drop_timers(tx, row)
+
+
+def drop_timers(tx: Transaction, row: int) -> None:
+    """Drop the timers of an instance."""
     tx.run("DELETE FROM timers WHERE target = ? AND kind IN (?, ?)", row, TIMER, START)
 
 

@@ -3,13 +3,17 @@
 from durabletask.internal import orchestrator_service_pb2 as pb
 
 from local_host.task_hub.instances import delete
-from local_host.task_hub.records import ENDED
+from local_host.task_hub.records import ENDED, OPERATION, moment
 from local_host.task_hub.store import Transaction
 
 WINDOW = 200
 """Instances that one commit deletes."""
 
 _ENDED = ", ".join(map(str, sorted(ENDED)))
+_IDLE = (
+    "locked_by IS NULL AND NOT EXISTS (SELECT 1 FROM operations WHERE entity = entities.id)"
+    f" AND NOT EXISTS (SELECT 1 FROM timers WHERE target = entities.id AND kind = {OPERATION})"
+)
 
 
 def purge_instances(tx: Transaction, instance_ids: list[str], *, recursive: bool) -> int:
@@ -24,11 +28,7 @@ def purge_instances(tx: Transaction, instance_ids: list[str], *, recursive: bool
 
 def purge_entity(tx: Transaction, entity_id: str) -> int:
     """Delete an entity with its state, unless it is locked or has something to do; gives how many."""
-    return tx.run(
-        "DELETE FROM entities WHERE entity_id = ? AND locked_by IS NULL"
-        " AND NOT EXISTS (SELECT 1 FROM operations WHERE entity = entities.id)",
-        entity_id,
-    )
+    return tx.run(f"DELETE FROM entities WHERE entity_id = ? AND {_IDLE}", entity_id)
 
 
 def purge_window(tx: Transaction, wanted: pb.PurgeInstanceFilter, *, recursive: bool) -> tuple[int, bool]:
@@ -37,12 +37,10 @@ def purge_window(tx: Transaction, wanted: pb.PurgeInstanceFilter, *, recursive: 
     if wanted.runtimeStatus:
         where.append(f"status IN ({', '.join('?' * len(wanted.runtimeStatus))})")
         parameters += list(wanted.runtimeStatus)
-    if wanted.HasField("createdTimeFrom"):
-        where.append("created_at >= ?")
-        parameters.append(wanted.createdTimeFrom.ToMicroseconds())
-    if wanted.HasField("createdTimeTo"):
-        where.append("created_at < ?")
-        parameters.append(wanted.createdTimeTo.ToMicroseconds())
+    for comparison, time in ((">=", moment(wanted, "createdTimeFrom")), ("<", moment(wanted, "createdTimeTo"))):
+        if time is not None:
+            where.append(f"created_at {comparison} ?")
+            parameters.append(time)
     rows = tx.all(f"SELECT id FROM instances WHERE {' AND '.join(where)} ORDER BY id LIMIT ?", *parameters, WINDOW)
     deleted = sum(_purge(tx, row, recursive=recursive) for (row,) in rows)
     if deleted:
@@ -62,11 +60,7 @@ def clean_entities(tx: Transaction, *, remove_empty: bool, release_locks: bool) 
         tx.effects.entities.update((row, None) for (row,) in orphaned)
     removed = 0
     if remove_empty:
-        removed = tx.run(
-            "DELETE FROM entities WHERE state IS NULL AND locked_by IS NULL"
-            " AND NOT EXISTS (SELECT 1 FROM operations WHERE entity = entities.id)"
-            " AND NOT EXISTS (SELECT 1 FROM timers WHERE target = entities.id AND kind = 2)"
-        )
+        removed = tx.run(f"DELETE FROM entities WHERE state IS NULL AND {_IDLE}")
     return removed, released
 
 

@@ -1,7 +1,6 @@
 """Reading what is committed: instances, histories, entities; by pages, with tokens that hold while rows come and go."""
 
 import base64
-import binascii
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -9,7 +8,7 @@ from typing import Any
 
 from durabletask.internal import orchestrator_service_pb2 as pb
 
-from local_host.task_hub.records import ENDED, timestamp
+from local_host.task_hub.records import ENDED, moment, timestamp
 from local_host.task_hub.store import Refused
 
 LARGEST_PAGE = 1000
@@ -18,7 +17,8 @@ HISTORY_CHUNK = 100
 
 _STATE = (
     "instance_id, name, version, status, created_at, updated_at, completed_at, scheduled_at, tags, custom_status,"
-    " failure, execution_id, parent_id"
+    " failure, execution_id,"
+    " (SELECT parent.instance_id FROM instances AS parent WHERE parent.id = instances.parent_id)"
 )
 
 
@@ -42,8 +42,8 @@ def instances(db: sqlite3.Connection, query: pb.InstanceQuery) -> tuple[list[pb.
     """
     where, parameters = _filter(
         list(query.runtimeStatus),
-        query.createdTimeFrom.ToMicroseconds() if query.HasField("createdTimeFrom") else None,
-        query.createdTimeTo.ToMicroseconds() if query.HasField("createdTimeTo") else None,
+        moment(query, "createdTimeFrom"),
+        moment(query, "createdTimeTo"),
         column="created_at",
     )
     if query.HasField("instanceIdPrefix") and query.instanceIdPrefix.value:
@@ -51,7 +51,7 @@ def instances(db: sqlite3.Connection, query: pb.InstanceQuery) -> tuple[list[pb.
         parameters += [query.instanceIdPrefix.value] * 2
     if query.HasField("continuationToken") and query.continuationToken.value:
         where.append("id > ?")
-        parameters.append(_number(_decode(query.continuationToken.value, 1)[0]))
+        parameters.extend(_decode(query.continuationToken.value, int))
     size = min(query.maxInstanceCount, LARGEST_PAGE) if query.maxInstanceCount > 0 else LARGEST_PAGE
     columns = f"id, {_STATE}, " + ("input, output" if query.fetchInputsAndOutputs else "NULL, NULL")
     rows = db.execute(
@@ -68,15 +68,14 @@ def ended_ids(db: sqlite3.Connection, request: pb.ListInstanceIdsRequest) -> tup
     """
     where, parameters = _filter(
         list(request.runtimeStatus) or list(ENDED),
-        request.completedTimeFrom.ToMicroseconds() if request.HasField("completedTimeFrom") else None,
-        request.completedTimeTo.ToMicroseconds() if request.HasField("completedTimeTo") else None,
+        moment(request, "completedTimeFrom"),
+        moment(request, "completedTimeTo"),
         column="completed_at",
     )
     where.append("completed_at IS NOT NULL")
     if request.HasField("lastInstanceKey") and request.lastInstanceKey.value:
-        last_time, last_id = _decode(request.lastInstanceKey.value, 2)
         where.append("(completed_at, instance_id) > (?, ?)")
-        parameters += [_number(last_time), str(last_id)]
+        parameters += _decode(request.lastInstanceKey.value, int, str)
     size = min(request.pageSize, LARGEST_PAGE) if request.pageSize > 0 else 100
     rows = db.execute(
         f"SELECT completed_at, instance_id FROM instances WHERE {' AND '.join(where)}"
@@ -116,17 +115,15 @@ def entities(db: sqlite3.Connection, query: pb.EntityQuery) -> tuple[list[pb.Ent
     if query.HasField("instanceIdStartsWith") and query.instanceIdStartsWith.value:
         where.append("substr(entities.entity_id, 1, length(?)) = ?")
         parameters += [query.instanceIdStartsWith.value] * 2
-    if query.HasField("lastModifiedFrom"):
-        where.append("entities.updated_at >= ?")
-        parameters.append(query.lastModifiedFrom.ToMicroseconds())
-    if query.HasField("lastModifiedTo"):
-        where.append("entities.updated_at < ?")
-        parameters.append(query.lastModifiedTo.ToMicroseconds())
+    for comparison, time in ((">=", moment(query, "lastModifiedFrom")), ("<", moment(query, "lastModifiedTo"))):
+        if time is not None:
+            where.append(f"entities.updated_at {comparison} ?")
+            parameters.append(time)
     if not query.includeTransient:
         where.append("entities.state IS NOT NULL")
     if query.HasField("continuationToken") and query.continuationToken.value:
         where.append("entities.entity_id > ?")
-        parameters.append(str(_decode(query.continuationToken.value, 1)[0]))
+        parameters += _decode(query.continuationToken.value, str)
     asked = query.pageSize.value if query.HasField("pageSize") else 0
     size = min(asked, LARGEST_PAGE) if asked > 0 else LARGEST_PAGE
     rows = db.execute(
@@ -145,7 +142,7 @@ _ENTITIES = (
 
 def _state(row: Sequence[Any]) -> pb.OrchestrationState:
     (instance_id, name, version, status_, created, updated, completed, scheduled, tags, custom, failed, execution_id,
-     _parent, given, output) = row  # fmt: skip
+     parent, given, output) = row  # fmt: skip
     read = pb.OrchestrationState(
         instanceId=instance_id,
         name=name,
@@ -154,7 +151,13 @@ def _state(row: Sequence[Any]) -> pb.OrchestrationState:
         lastUpdatedTimestamp=timestamp(updated),
     )
     read.executionId.value = execution_id
-    for field, value in (("version", version), ("customStatus", custom), ("input", given), ("output", output)):
+    for field, value in (
+        ("version", version),
+        ("customStatus", custom),
+        ("input", given),
+        ("output", output),
+        ("parentInstanceId", parent),
+    ):
         if value is not None:
             getattr(read, field).value = value
     if completed is not None:
@@ -198,17 +201,18 @@ def _encode(*key: Any) -> str:
     return base64.urlsafe_b64encode(json.dumps(key).encode()).decode("ascii")
 
 
-def _decode(token: str, parts: int) -> list[Any]:
+def _decode(token: str, *kinds: type) -> list[Any]:
     try:
         key = json.loads(base64.urlsafe_b64decode(token.encode("ascii")))
-    except (ValueError, binascii.Error):
-        key = None
-    if not isinstance(key, list) or len(key) != parts:
-        raise Refused("INVALID_ARGUMENT", "The continuation token is none that this task hub gave.")
-    return key
+        if isinstance(key, list) and [type(part) for part in key] == list(kinds) and all(map(_is_storable, key)):
+            return key
+    except (ValueError, RecursionError):
+        pass
+    raise Refused("INVALID_ARGUMENT", "The continuation token is none that this task hub gave.")
 
 
-def _number(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not -(2**63) <= value < 2**63:
-        raise Refused("INVALID_ARGUMENT", "The continuation token is none that this task hub gave.")
-    return value
+def _is_storable(part: int | str) -> bool:
+    """Whether SQLite can compare with a value: not with greater numbers, nor with half of a character."""
+    if isinstance(part, int):
+        return -(2**63) <= part < 2**63
+    return part.encode(errors="replace").decode() == part

@@ -3,7 +3,10 @@
 from dataclasses import dataclass, field
 
 from durabletask.internal import orchestrator_service_pb2 as pb
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
+
+from local_host.task_hub.store import Refused
 
 RUNNING = pb.ORCHESTRATION_STATUS_RUNNING
 COMPLETED = pb.ORCHESTRATION_STATUS_COMPLETED
@@ -99,6 +102,20 @@ class EntityBatch:
 def timestamp(microseconds: int) -> Timestamp:
     """A protobuf timestamp of microseconds since 1970."""
     return Timestamp(seconds=microseconds // 1_000_000, nanos=microseconds % 1_000_000 * 1000)
+
+
+def moment(message: Message, field_name: str) -> int | None:
+    """A time that a client gave, in microseconds since 1970; None when it gave none.
+
+    Raises ``Refused`` for one that is not between the years 1 and 9999.
+    """
+    if not message.HasField(field_name):
+        return None
+    given: Timestamp = getattr(message, field_name)
+    try:
+        return given.ToMicroseconds()
+    except ValueError:
+        raise Refused("INVALID_ARGUMENT", f"The time '{field_name}' is out of range.") from None
 
 
 def event(now: int, event_id: int = -1) -> pb.HistoryEvent:

@@ -15,7 +15,7 @@ from google.protobuf import empty_pb2
 
 from local_host.task_hub import entities, instances, purge, queries
 from local_host.task_hub.dispatch import ACTIVITY, ENTITY, TURN
-from local_host.task_hub.records import ENDED, PENDING
+from local_host.task_hub.records import ENDED, PENDING, moment
 from local_host.task_hub.store import Refused, StoreError, Transaction
 from local_host.task_hub.stream import StreamWorker
 
@@ -84,12 +84,19 @@ def _answering(handler: Any) -> Any:
 
 
 async def _tell(context: Any, error: Exception) -> None:
+    await context.abort(*status_of(error))
+
+
+def status_of(error: Exception) -> tuple[grpc.StatusCode, str]:
+    """The gRPC status and sentence that an error is answered with; one that nobody expected is logged."""
     if isinstance(error, Refused):
-        await context.abort(getattr(grpc.StatusCode, error.code), str(error))
+        return getattr(grpc.StatusCode, error.code), str(error)
     if isinstance(error, StoreError):
-        await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+        return grpc.StatusCode.UNAVAILABLE, str(error)
+    if isinstance(error, TimeoutError):
+        return grpc.StatusCode.DEADLINE_EXCEEDED, "The task hub did not answer in time."
     _LOGGER.error("A call to the task hub failed", exc_info=error)
-    await context.abort(grpc.StatusCode.INTERNAL, "The task hub failed; the host's log has the details.")
+    return grpc.StatusCode.INTERNAL, "The task hub failed; the host's log has the details."
 
 
 class Service(stubs.TaskHubSidecarServiceServicer):
@@ -113,7 +120,7 @@ class Service(stubs.TaskHubSidecarServiceServicer):
             request.version.value if request.HasField("version") else None,
             request.input.value if request.HasField("input") else None,
             dict(request.tags),
-            request.scheduledStartTimestamp.ToMicroseconds() if request.HasField("scheduledStartTimestamp") else None,
+            moment(request, "scheduledStartTimestamp"),
             trace=request.parentTraceContext if request.HasField("parentTraceContext") else None,
             execution_id=request.executionId.value if request.HasField("executionId") else "",
         )
@@ -203,7 +210,9 @@ class Service(stubs.TaskHubSidecarServiceServicer):
     async def _purge_by_filter(self, request: pb.PurgeInstancesRequest) -> tuple[int, bool]:
         """Purge window by window, so that others come in between; until the filter's time is up."""
         wanted = request.purgeInstanceFilter
-        give_up = monotonic() + wanted.timeout.ToTimedelta().total_seconds() if wanted.HasField("timeout") else None
+        give_up = (
+            monotonic() + wanted.timeout.seconds + wanted.timeout.nanos / 1e9 if wanted.HasField("timeout") else None
+        )
         deleted, complete = 0, False
         while not complete and (give_up is None or not deleted or monotonic() < give_up):
             count, complete = await self._hub.execute(
@@ -309,14 +318,13 @@ class Service(stubs.TaskHubSidecarServiceServicer):
 
 
 def _check_id(instance_id: str) -> None:
-    if instance_id.startswith("@"):
-        raise Refused("INVALID_ARGUMENT", "An instance id must not begin with '@': such ids are those of entities.")
     if len(instance_id) > LONGEST_ID:
         raise Refused("INVALID_ARGUMENT", f"An instance id has at most {LONGEST_ID} characters.")
 
 
 def _check_entity_id(entity_id: str) -> None:
-    if not entity_id.startswith("@") or "@" not in entity_id[1:]:
+    at, name, key = [*entity_id.split("@", 2), "", ""][:3]
+    if at or not name or not key:
         raise Refused("INVALID_ARGUMENT", "An entity id has the form '@name@key'.")
 
 

@@ -10,7 +10,7 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,9 @@ from local_host.task_hub.schema import MIGRATIONS
 APPLICATION_ID = 0x43544831
 LARGEST_COMMIT = 512
 """Commands that are committed together at most, so that the first does not wait for ever."""
+
+FILE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
+"""What SQLite raises for a file that it cannot read or write; the latter where a damaged page should hold text."""
 
 _LOGGER = logging.getLogger("local_host.task_hub")
 
@@ -85,13 +88,20 @@ class Store:
         self._on_commit = on_commit
         self._loop = asyncio.get_running_loop()
         self._under_way = 0
+        self._reading = threading.Lock()
         self._commands: queue.SimpleQueue[tuple[Command[Any], asyncio.Future[Any]] | None] = queue.SimpleQueue()
-        with _told(file):
-            self._lock = _lock(file)
-            self._writer = _open(file, synchronous)
-            _migrate(self._writer, file)
-            self.reader = _open(file, synchronous)
-            self.reader.execute("PRAGMA query_only = 1")
+        self._closed = False
+        with told(file), ExitStack() as opened:
+            opened.enter_context(_lock(file))
+            self._writer = opened.enter_context(_connect(file))
+            _refuse_foreign(self._writer, file)
+            _configure(self._writer, synchronous)
+            _migrate(self._writer)
+            self.reader, self._shared_reader = (opened.enter_context(_connect(file)) for _ in range(2))
+            for reader in (self.reader, self._shared_reader):
+                _configure(reader, synchronous)
+                reader.execute("PRAGMA query_only = 1")
+            self._opened = opened.pop_all()
         self._thread = threading.Thread(target=self._write, name="task-hub-writer", daemon=True)
         self._thread.start()
 
@@ -99,25 +109,38 @@ class Store:
         """Run a command and give its result once it is committed.
 
         What the command raises is raised here; it must not have written anything then. Raises ``StoreError`` when the
-        commit fails: then nothing was written.
+        commit fails, or when the file is being closed: then nothing was written.
         """
+        if self._closed:
+            raise StoreError("The task hub has stopped.")
         answer: asyncio.Future[T] = self._loop.create_future()
         self._under_way += 1
         self._commands.put((command, answer))
         return await answer
+
+    @contextmanager
+    def shared_reader(self) -> Iterator[sqlite3.Connection]:
+        """A reader for other threads, one at a time. Raises ``StoreError`` for what SQLite finds, and after the close."""
+        with self._reading:
+            if self._closed:
+                raise StoreError("The task hub has stopped.")
+            try:
+                yield self._shared_reader
+            except sqlite3.Error as error:
+                raise StoreError(f"The task hub's file could not be read: {error}.") from None
 
     @property
     def idle(self) -> bool:
         """Whether every command has been answered."""
         return not self._under_way
 
-    def close(self) -> None:
-        """Commit what was handed over, and close the file."""
+    async def close(self) -> None:
+        """Commit what was handed over, answer it, and close the file."""
+        self._closed = True
         self._commands.put(None)
-        self._thread.join()
-        self.reader.close()
-        self._writer.close()
-        self._lock.close()
+        await asyncio.to_thread(self._thread.join)
+        with self._reading:
+            self._opened.close()
 
     def _write(self) -> None:
         while True:
@@ -138,6 +161,11 @@ class Store:
         effects = Effects()
         outcomes: list[tuple[asyncio.Future[Any], Any, BaseException | None]] = []
         try:
+            self._writer.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:  # no fault of one of the commands: each would wait for another program again
+            self._post(effects, [(answer, None, _explained(error)) for _, answer in commands])
+            return
+        try:
             with self._transaction(effects) as transaction:
                 for command, answer in commands:
                     outcomes.append((answer, *_attempt(command, transaction)))
@@ -151,7 +179,6 @@ class Store:
 
     @contextmanager
     def _transaction(self, effects: Effects) -> Iterator[Transaction]:
-        self._writer.execute("BEGIN IMMEDIATE")
         try:
             yield Transaction(self._writer, self._now(), effects)
             self._writer.execute("COMMIT")
@@ -195,53 +222,60 @@ def _attempt(command: Command[Any], transaction: Transaction) -> tuple[Any, Base
 
 
 def _explained(error: Exception) -> Exception:
-    if not isinstance(error, sqlite3.Error):
+    if not isinstance(error, FILE_ERRORS):
         _LOGGER.error("A command of the task hub failed", exc_info=error)
         return error
     return StoreError(f"The task hub's file could not be written: {error}.")
 
 
 @contextmanager
-def _told(file: Path) -> Iterator[None]:
+def told(file: Path) -> Iterator[None]:
     """Say what is wrong with a file that cannot be opened."""
     try:
         yield
-    except sqlite3.Error as error:
+    except FILE_ERRORS as error:
         raise StoreError(
             f"The task hub's file {file} cannot be opened: {error}. If it is damaged, restore it from a copy, or move "
             "it away to begin with an empty one."
         ) from None
 
 
-def _open(file: Path, synchronous: str) -> sqlite3.Connection:
+@contextmanager
+def _connect(file: Path) -> Iterator[sqlite3.Connection]:
     """Open a connection. Its statements are not wrapped in transactions; that is the writer's work."""
     file.touch(mode=0o600)  # SQLite gives the files beside it the same mode
-    connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False, cached_statements=256)
+    with closing(
+        sqlite3.connect(file, isolation_level=None, check_same_thread=False, cached_statements=256)
+    ) as connection:
+        yield connection
+
+
+def _configure(connection: sqlite3.Connection, synchronous: str) -> None:
     connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute(f"PRAGMA synchronous = {synchronous}")
     connection.execute("PRAGMA busy_timeout = 5000")
     connection.execute("PRAGMA temp_store = MEMORY")
-    return connection
 
 
-def _lock(file: Path) -> sqlite3.Connection:
+@contextmanager
+def _lock(file: Path) -> Iterator[None]:
     """Hold the file for this process: the lock of an SQLite file beside it, which ends with the process."""
     beside = file.with_name(file.name + ".lock")
-    lock = sqlite3.connect(beside, isolation_level=None, timeout=0, check_same_thread=False)
-    try:
-        lock.execute("PRAGMA journal_mode = DELETE")
-        lock.execute("BEGIN EXCLUSIVE")
-    except sqlite3.OperationalError as error:
-        lock.close()
-        if "locked" not in str(error):
-            raise
-        raise StoreError(f"Another host uses {file}. Stop that one, or choose another data folder.") from None
-    return lock
+    beside.touch(mode=0o600)
+    with closing(sqlite3.connect(beside, isolation_level=None, timeout=0, check_same_thread=False)) as lock:
+        try:
+            lock.execute("PRAGMA journal_mode = DELETE")
+            lock.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error):
+                raise
+            raise StoreError(f"Another host uses {file}. Stop that one, or choose another data folder.") from None
+        yield
 
 
-def _migrate(connection: sqlite3.Connection, file: Path) -> None:
-    """Bring the file to today's schema. Raises ``StoreError`` for a newer one, or one of another program."""
+def _refuse_foreign(connection: sqlite3.Connection, file: Path) -> None:
+    """Leave alone what another program wrote, or a newer version of this one. Raises ``StoreError`` for it."""
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     owner = connection.execute("PRAGMA application_id").fetchone()[0]
     empty = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
@@ -252,6 +286,11 @@ def _migrate(connection: sqlite3.Connection, file: Path) -> None:
             f"{file} was written by a newer version of the host (schema {version}; this one knows {len(MIGRATIONS)}). "
             "Run that version, or choose another data folder."
         )
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    """Bring the file to today's schema, each step wholly or not at all."""
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
     for number in range(version, len(MIGRATIONS)):
         connection.executescript(
             f"BEGIN IMMEDIATE; {MIGRATIONS[number]}; PRAGMA application_id = {APPLICATION_ID};"

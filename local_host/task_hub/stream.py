@@ -8,6 +8,9 @@ from durabletask.internal import orchestrator_service_pb2 as pb
 from local_host.task_hub.dispatch import ACTIVITY, ENTITY, TURN, Item
 from local_host.task_hub.records import ActivityTask, Turn
 
+PING_AFTER = 30.0
+"""Seconds without an item after which a worker is told that the hub lives; it would look for another one else."""
+
 UNLIMITED = 100
 """Things of one kind that a worker gets at once when it does not say how many it takes."""
 
@@ -50,8 +53,16 @@ class StreamWorker:
         self._handed.put_nowait(None)
 
     async def messages(self) -> AsyncIterator[pb.WorkItem]:
-        """Give each item as a message, until the stream is to end."""
-        while (item := await self._handed.get()) is not None:
+        """Give each item as a message, until the stream is to end; and a sign of life when there are none."""
+        while True:
+            try:
+                async with asyncio.timeout(PING_AFTER):
+                    item = await self._handed.get()
+            except TimeoutError:
+                yield pb.WorkItem(healthPing=pb.HealthPing())
+                continue
+            if item is None:
+                return
             yield _message(item)
 
 

@@ -6,7 +6,7 @@ import logging
 from local_host.task_hub import entities
 from local_host.task_hub.clock import Clock
 from local_host.task_hub.records import OPERATION, TIMER
-from local_host.task_hub.store import Store, StoreError, Transaction
+from local_host.task_hub.store import Store, Transaction
 
 MOST_AT_ONCE = 500
 """Timers that one commit fires."""
@@ -83,7 +83,7 @@ class TimerLoop:
         before, self.earliest = self.earliest, None
         try:
             self.note(await self._store.execute(fire))
-        except StoreError as error:
+        except Exception as error:  # noqa: BLE001  # whatever it is, without this task no timer would ever fire again
             _LOGGER.error("Timers could not fire, and will be tried again: %s", error)  # noqa: TRY400
             self.earliest = before
             await asyncio.sleep(PAUSE_AFTER_ERROR)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from uuid import uuid4
 
 from durabletask.internal import orchestrator_service_pb2 as pb
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from local_host.task_hub import entities
 from local_host.task_hub.instances import (
@@ -16,6 +17,7 @@ from local_host.task_hub.instances import (
     send,
     start,
     started_event,
+    tell_parent,
     terminate,
 )
 from local_host.task_hub.records import (
@@ -61,7 +63,12 @@ def load(db: sqlite3.Connection, row: int, now: int) -> Turn | None:
     new = [started]
     if not chunks:
         new += pb.OrchestratorRequest.FromString(start_events).newEvents
-    new += [pb.HistoryEvent.FromString(blob) for _, blob in messages if blob]
+    more = len(messages) == LARGEST_TURN
+    events = [pb.HistoryEvent.FromString(blob) for _, blob in messages if blob]
+    if events and events[0].HasField("executionRewound"):
+        # It has to come alone: it asks for another history, on which everything else then is to go on.
+        messages, events, more = messages[:1], events[:1], True
+    new += events
     past = db.execute("SELECT past_events FROM history WHERE instance = ? ORDER BY chunk", (row,)).fetchall()
     return Turn(
         instance=row,
@@ -73,7 +80,7 @@ def load(db: sqlite3.Connection, row: int, now: int) -> Turn | None:
         past=b"".join(blob for (blob,) in past),
         new=new,
         last_message=messages[-1][0] if messages else 0,
-        more=len(messages) == LARGEST_TURN,
+        more=more,
         execution_id=execution_id,
         trace=trace,
     )
@@ -90,10 +97,14 @@ def complete(tx: Transaction, turn: Turn, response: pb.OrchestratorResponse) -> 
             return True
     tx.run("DELETE FROM messages WHERE instance = ? AND id <= ?", turn.instance, turn.last_message)
     confirmed, completion = _apply_actions(tx, turn, response)
+    suspended = found[1] == SUSPENDED
     if completion is not None and completion.orchestrationStatus == CONTINUED_AS_NEW:
-        _continue_as_new(tx, turn, completion, response)
+        _continue_as_new(tx, turn, completion, response, suspended=suspended)
     else:
-        _finish_turn(tx, turn, response, confirmed, completion, suspended=found[1] == SUSPENDED)
+        _finish_turn(tx, turn, response, confirmed, completion, suspended=suspended)
+    for action in response.actions:
+        if action.HasField("terminateOrchestration"):  # last, since it may be meant for this very instance
+            _terminate(tx, action.terminateOrchestration)
     return True
 
 
@@ -123,7 +134,7 @@ def _finish_turn(
     tx.run("INSERT INTO history (instance, chunk, past_events) VALUES (?, ?, ?)", turn.instance, turn.chunks + 1, past)
     tx.run(
         "UPDATE instances SET turn = turn + 1, chunks = ?, status = ?, custom_status = ?, output = ?, failure = ?,"
-        " trace = ?, updated_at = ?, completed_at = ? WHERE id = ?",
+        " trace = ?, updated_at = max(updated_at, ?), completed_at = ? WHERE id = ?",
         turn.chunks + 1,
         status,
         response.customStatus.value if response.HasField("customStatus") else None,
@@ -159,7 +170,12 @@ def _trace(response: pb.OrchestratorResponse) -> bytes | None:
 
 
 def _continue_as_new(
-    tx: Transaction, turn: Turn, completion: pb.CompleteOrchestrationAction, response: pb.OrchestratorResponse
+    tx: Transaction,
+    turn: Turn,
+    completion: pb.CompleteOrchestrationAction,
+    response: pb.OrchestratorResponse,
+    *,
+    suspended: bool,
 ) -> None:
     """Begin a new execution: the history, and all answers to the old one, go; events that nobody took stay."""
     drop_pending(tx, turn.instance)
@@ -181,9 +197,9 @@ def _continue_as_new(
     events = [started_event(tx, new), *completion.carryoverEvents]
     tx.run(
         "UPDATE instances SET turn = turn + 1, chunks = 0, status = ?, execution_id = ?, version = ?, input = ?,"
-        " custom_status = ?, trace = NULL, scheduled_at = NULL, start_events = ?, updated_at = ?"
-        " WHERE id = ?",
-        PENDING,
+        " custom_status = ?, trace = NULL, scheduled_at = NULL, start_events = ?,"
+        " updated_at = max(updated_at, ?) WHERE id = ?",
+        SUSPENDED if suspended else PENDING,
         new.execution_id,
         version,
         given,
@@ -201,34 +217,68 @@ def _begin(turn: Turn) -> list[pb.HistoryEvent]:
 
 
 def _replace_history(tx: Transaction, turn: Turn, action: pb.RewindOrchestrationAction) -> None:
-    """Go on with the history that a rewind gave, and rewind the sub-orchestrations that failed in it."""
+    """Go on with the history that a rewind gave: what it waits for is asked for again, failed children are rewound."""
     history = list(action.newHistory)
     tx.run("DELETE FROM history WHERE instance = ?", turn.instance)
     tx.run("DELETE FROM messages WHERE instance = ? AND id <= ?", turn.instance, turn.last_message)
-    tx.run("UPDATE instances SET turn = turn + 1, updated_at = ?, chunks = 0 WHERE id = ?", tx.now, turn.instance)
-    append_history(tx, turn.instance, history)
+    tx.run(
+        "UPDATE instances SET turn = turn + 1, updated_at = max(updated_at, ?), chunks = 0 WHERE id = ?",
+        tx.now,
+        turn.instance,
+    )
+    bookend = event(tx.now)
+    bookend.orchestratorCompleted.SetInParent()
+    append_history(tx, turn.instance, [*history, bookend])
     # A message without an event wakes the instance, also after a crash.
     tx.run("INSERT INTO messages (instance, of_execution, event) VALUES (?, 1, x'')", turn.instance)
     tx.effects.turns[turn.instance] = None
     reason = next((e.executionRewound.reason.value for e in reversed(history) if e.HasField("executionRewound")), None)
-    done = {
-        e.subOrchestrationInstanceCompleted.taskScheduledId
-        for e in history
-        if e.HasField("subOrchestrationInstanceCompleted")
-    }
+    children, tasks, timers = (
+        {getattr(getattr(e, kind), number) for e in history if e.HasField(kind)}
+        for kind, number in (
+            ("subOrchestrationInstanceCompleted", "taskScheduledId"),
+            ("taskCompleted", "taskScheduledId"),
+            ("timerFired", "timerId"),
+        )
+    )
     for each in history:
-        if each.HasField("subOrchestrationInstanceCreated") and each.eventId not in done:
+        if each.HasField("subOrchestrationInstanceCreated") and each.eventId not in children:
             _rewind_child(tx, turn, each, reason)
+        elif each.HasField("taskScheduled") and each.eventId not in tasks:
+            _ask_again(tx, turn, each)
+        elif each.HasField("timerCreated") and each.eventId not in timers:
+            _arm(tx, turn, each.eventId, each.timerCreated.fireAt)
+
+
+def _ask_again(tx: Transaction, turn: Turn, scheduled: pb.HistoryEvent) -> None:
+    """Schedule an activity whose outcome came after the failure, when nobody heard it; unless it still runs."""
+    running = tx.one("SELECT 1 FROM activities WHERE instance = ? AND task_id = ?", turn.instance, scheduled.eventId)
+    if running is None:
+        _insert_activity(tx, turn, scheduled.eventId, scheduled.taskScheduled)
 
 
 def _rewind_child(tx: Transaction, turn: Turn, created: pb.HistoryEvent, reason: str | None) -> None:
     child = created.subOrchestrationInstanceCreated
-    found = tx.one("SELECT status FROM instances WHERE instance_id = ?", child.instanceId)
+    found = tx.one("SELECT id, status, output FROM instances WHERE instance_id = ?", child.instanceId)
     if found is None:
-        new = _child(turn, created.eventId, child)
-        start(tx, new, ENDED)
-    elif found[0] == FAILED:
+        start(tx, _child(turn, created.eventId, child), ENDED)
+        return
+    row, status, output = found
+    # One that was restarted on its own is a child again.
+    tx.run(
+        "UPDATE instances SET parent_id = ?, parent_execution_id = ?, parent_task_id = ?"
+        " WHERE id = ? AND parent_id IS NULL",
+        turn.instance,
+        turn.execution_id,
+        created.eventId,
+        row,
+    )
+    if status == FAILED:
         rewind(tx, child.instanceId, reason)
+    elif status in ENDED:
+        # It ended while nobody listened.
+        details = failure("Terminated", "The orchestration was terminated.")
+        tell_parent(tx, turn.instance, created.eventId, status=status, output=output, details=details)
 
 
 def _child(
@@ -262,9 +312,7 @@ def _apply_actions(
         kind = str(action.WhichOneof("orchestratorActionType"))
         if kind == "completeOrchestration":
             completion = action.completeOrchestration
-        elif kind == "terminateOrchestration":
-            _terminate(tx, action.terminateOrchestration)
-        else:
+        elif kind != "terminateOrchestration":
             confirmation = event(tx.now, action.id)
             _ACTIONS[kind](tx, turn, action, confirmation)
             confirmed.append(confirmation)
@@ -273,34 +321,44 @@ def _apply_actions(
 
 def _schedule_task(tx: Transaction, turn: Turn, action: pb.OrchestratorAction, confirmation: pb.HistoryEvent) -> None:
     asked = action.scheduleTask
-    request = pb.ActivityRequest(name=asked.name, taskId=action.id)
-    request.orchestrationInstance.instanceId = turn.instance_id
-    request.orchestrationInstance.executionId.value = turn.execution_id
     scheduled = confirmation.taskScheduled
     scheduled.name = asked.name
     for name in ("version", "input", "parentTraceContext"):
         if asked.HasField(name):
-            getattr(request, name).CopyFrom(getattr(asked, name))
             getattr(scheduled, name).CopyFrom(getattr(asked, name))
     scheduled.tags.update(asked.tags)
-    request.tags.update(asked.tags)
+    _insert_activity(tx, turn, action.id, scheduled)
+
+
+def _insert_activity(tx: Transaction, turn: Turn, task_id: int, scheduled: pb.TaskScheduledEvent) -> None:
+    request = pb.ActivityRequest(name=scheduled.name, taskId=task_id)
+    request.orchestrationInstance.instanceId = turn.instance_id
+    request.orchestrationInstance.executionId.value = turn.execution_id
+    for name in ("version", "input", "parentTraceContext"):
+        if scheduled.HasField(name):
+            getattr(request, name).CopyFrom(getattr(scheduled, name))
+    request.tags.update(scheduled.tags)
     row = tx.one(
         "INSERT INTO activities (instance, task_id, name, version, request) VALUES (?, ?, ?, ?, ?) RETURNING id",
         turn.instance,
-        action.id,
-        asked.name,
-        asked.version.value if asked.HasField("version") else None,
+        task_id,
+        scheduled.name,
+        scheduled.version.value if scheduled.HasField("version") else None,
         request.SerializeToString(),
     )[0]
     tx.effects.activities.append(row)
 
 
 def _create_timer(tx: Transaction, turn: Turn, action: pb.OrchestratorAction, confirmation: pb.HistoryEvent) -> None:
-    due = action.createTimer.fireAt.ToMicroseconds()
     confirmation.timerCreated.fireAt.CopyFrom(action.createTimer.fireAt)
+    _arm(tx, turn, action.id, action.createTimer.fireAt)
+
+
+def _arm(tx: Transaction, turn: Turn, timer_id: int, fire_at: Timestamp) -> None:
+    due = fire_at.ToMicroseconds()
     fired = event(due)
-    fired.timerFired.timerId = action.id
-    fired.timerFired.fireAt.CopyFrom(action.createTimer.fireAt)
+    fired.timerFired.timerId = timer_id
+    fired.timerFired.fireAt.CopyFrom(fire_at)
     if due <= tx.now:
         send(tx, turn.instance, fired, of_execution=True)
         return
@@ -328,7 +386,7 @@ def _create_child(tx: Transaction, turn: Turn, action: pb.OrchestratorAction, co
         failed = event(tx.now)
         failed.subOrchestrationInstanceFailed.taskScheduledId = action.id
         failed.subOrchestrationInstanceFailed.failureDetails.CopyFrom(
-            failure("OrchestrationAlreadyExists", str(refusal))
+            failure("OrchestrationAlreadyExists" if refusal.code == "ALREADY_EXISTS" else "InvalidId", str(refusal))
         )
         send(tx, turn.instance, failed, of_execution=True)
 

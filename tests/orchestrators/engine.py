@@ -11,6 +11,7 @@ from durabletask.worker import TaskHubGrpcWorker
 
 from local_host.testing import AppControl, HubControl, running_app, running_hub
 from orchestrators.event_payload import EventConverter
+from tests.polling import until
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,6 +67,7 @@ def running_worker(control: HubControl, orchestrators: Sequence[Any]) -> Iterato
         worker.add_orchestrator(orchestrator)
     worker.start()  # type: ignore[no-untyped-call]
     try:
+        until(lambda: hub.has_workers)  # a hub without workers is quiet, whatever waits for one
         yield
     finally:
         worker.stop()  # type: ignore[no-untyped-call]

@@ -1,5 +1,6 @@
 """What every trigger is wrapped in: errors of all kinds become answers that give nothing away."""
 
+import asyncio
 import json
 import logging
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 import errors
 from errors import AlreadyDecided, CountersignError
-from triggers.web import answers_errors
+from triggers.web import Trigger, answers_errors
 
 
 class HubError(grpc.RpcError):
@@ -25,14 +26,18 @@ class HubError(grpc.RpcError):
         return self._code
 
 
+async def _call(trigger: Trigger) -> func.HttpResponse:
+    return await trigger(func.HttpRequest("POST", "http://x/", body=b""), None)
+
+
 def answered(error: Exception, caplog: pytest.LogCaptureFixture) -> tuple[int, dict[str, Any]]:
     """Status and body that a trigger's error is answered with."""
 
-    def trigger(req: func.HttpRequest, client: Any) -> func.HttpResponse:
+    async def trigger(req: func.HttpRequest, client: Any) -> func.HttpResponse:
         raise error
 
     with caplog.at_level(logging.CRITICAL if isinstance(error, CountersignError) else logging.DEBUG):
-        response = answers_errors(trigger)(func.HttpRequest("POST", "http://x/", body=b""), None)
+        response = asyncio.run(_call(answers_errors(trigger)))
     assert response.mimetype == "application/problem+json"
     body: dict[str, Any] = json.loads(response.get_body())
     assert body["status"] == response.status_code

@@ -1,0 +1,146 @@
+"""The purchase-order job over HTTP, driven as fast as the host takes it; run as a process of its own.
+
+The driver speaks HTTP/1.1 on keep-alive connections through plain sockets: a client library would take more of the
+processor, which it shares with the host, than the host does.
+"""
+
+import json
+import socket
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from statistics import median, quantiles
+from threading import local
+from typing import Any
+from urllib.parse import urlsplit
+
+ORDER = {"order_id": "o", "cost": 500, "product": "Widget", "quantity": 2, "timeout_seconds": 86400}
+
+
+@dataclass
+class Client:
+    """One keep-alive connection for each thread."""
+
+    url: str
+    _threads: local = field(default_factory=local)
+
+    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
+        """Call, and give status and JSON body."""
+        target = urlsplit(self.url)
+        payload = json.dumps(body).encode() if body is not None else b""
+        head = f"{method} {path} HTTP/1.1\r\nHost: {target.netloc}\r\nContent-Length: {len(payload)}\r\n\r\n"
+        connection = getattr(self._threads, "connection", None)
+        if connection is None:
+            connection = socket.create_connection((target.hostname or "", target.port or 80), timeout=60)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._threads.connection = connection
+        connection.sendall(head.encode() + payload)
+        return _read(connection)
+
+    def start(self) -> str:
+        """Start an order that waits for its approval."""
+        status, answer = self.call("POST", "/start-purchase-order", ORDER)
+        assert status == 202, answer
+        instance: str = answer["instance_id"]
+        return instance
+
+    def decide(self, instance: str) -> None:
+        """Approve it."""
+        body = {"approver_name": "Bench", "approved": True}
+        status, answer = self.call("POST", f"/signal-approval/{instance}", body)
+        assert status == 200, answer
+
+    def wait_for_result(self, instance: str, pause: float = 0.001) -> None:
+        """Look until the outcome is there."""
+        while self.call("GET", f"/status/{instance}")[1]["output"] is None:
+            time.sleep(pause)
+
+
+def _read(connection: socket.socket) -> tuple[int, dict[str, Any]]:
+    data = b""
+    while b"\r\n\r\n" not in data:
+        data += _received(connection)
+    head, _, body = data.partition(b"\r\n\r\n")
+    length = next(int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:"))
+    while len(body) < length:
+        body += _received(connection)
+    return int(head[9:12]), json.loads(body)
+
+
+def _received(connection: socket.socket) -> bytes:
+    data = connection.recv(65536)
+    if not data:
+        raise ConnectionError("the host closed the connection")
+    return data
+
+
+def round_trips(client: Client, count: int) -> dict[str, float]:
+    """Start, decide, see the result; one after another."""
+    times = []
+    for number in range(count + 20):
+        before = time.perf_counter()
+        instance = client.start()
+        client.decide(instance)
+        client.wait_for_result(instance)
+        if number >= 20:
+            times.append(time.perf_counter() - before)
+    return {"p50_ms": median(times) * 1000, "p99_ms": quantiles(times, n=100)[98] * 1000}
+
+
+def throughput(client: Client, count: int, at_once: int) -> dict[str, float]:
+    """Start, decide and complete many, some at a time."""
+
+    def one(_number: int) -> None:
+        instance = client.start()
+        client.decide(instance)
+        client.wait_for_result(instance, pause=0.02)
+
+    with ThreadPoolExecutor(at_once) as pool:
+        list(pool.map(one, range(at_once)))
+        before = time.perf_counter()
+        list(pool.map(one, range(count)))
+        return {"per_second": count / (time.perf_counter() - before)}
+
+
+def fill(client: Client, count: int, at_once: int) -> dict[str, Any]:
+    """Start many that wait."""
+    before = time.perf_counter()
+    with ThreadPoolExecutor(at_once) as pool:
+        instances = list(pool.map(lambda _: client.start(), range(count)))
+    return {"seconds": time.perf_counter() - before, "instances": instances}
+
+
+def decide_some(client: Client, instances: list[str]) -> dict[str, float]:
+    """Decide one after another, among many that wait."""
+    times = []
+    for instance in instances:
+        before = time.perf_counter()
+        client.decide(instance)
+        times.append(time.perf_counter() - before)
+    return {"p50_ms": median(times) * 1000, "p99_ms": quantiles(times, n=100)[98] * 1000}
+
+
+def finish(client: Client, instances: list[str], at_once: int) -> dict[str, float]:
+    """Decide all, and wait until each has its result; gives how many have, and how long it took."""
+
+    def one(instance: str) -> bool:
+        client.decide(instance)
+        client.wait_for_result(instance, pause=0.02)
+        return True
+
+    before = time.perf_counter()
+    with ThreadPoolExecutor(at_once) as pool:
+        done = sum(pool.map(one, instances))
+    return {"completed": done, "seconds": time.perf_counter() - before}
+
+
+def main() -> None:
+    """Read a job as JSON from standard input, do it, and print its figures as JSON."""
+    job = json.load(sys.stdin)
+    client = Client(job.pop("url"))
+    print(json.dumps(globals()[job.pop("what")](client, **job)))
+
+
+if __name__ == "__main__":
+    main()
