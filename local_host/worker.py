@@ -7,7 +7,7 @@ from durabletask.internal import helpers
 from durabletask.internal import orchestrator_service_pb2 as pb
 
 from local_host.durable import DurableFunctions
-from local_host.task_hub import TaskHub, TaskHubError
+from local_host.task_hub import TaskHub
 from local_host.task_hub.dispatch import ACTIVITY, ENTITY, TURN, Item
 from local_host.task_hub.records import ActivityTask, Turn
 
@@ -46,8 +46,8 @@ class InProcessWorker:
 
     async def _run(self, item: Item) -> None:
         outcome = await self._outcome(item)
-        # What cannot be stored is in the log, and the hub hands it out again.
-        with contextlib.suppress(TaskHubError):
+        # What cannot be stored or taken is in the log, and the hub tries again.
+        with contextlib.suppress(Exception):
             await self._hub.dispatcher.complete(item, outcome)
 
     async def _outcome(self, item: Item) -> pb.OrchestratorResponse | pb.ActivityResponse | pb.EntityBatchResult:

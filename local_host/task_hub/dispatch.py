@@ -205,7 +205,7 @@ class Dispatcher:
         return (
             not self._items
             and not self._side_tasks
-            and not any(queue.ready or queue.running for queue in self._queues.values())
+            and not any((queue.ready and self._workers) or queue.running for queue in self._queues.values())
         )
 
     def _release(self, item: Item, *, again: bool) -> None:

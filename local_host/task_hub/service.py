@@ -2,6 +2,7 @@
 
 import hmac
 import logging
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -93,6 +94,9 @@ def status_of(error: Exception) -> tuple[grpc.StatusCode, str]:
         return getattr(grpc.StatusCode, error.code), str(error)
     if isinstance(error, StoreError):
         return grpc.StatusCode.UNAVAILABLE, str(error)
+    if isinstance(error, sqlite3.Error):
+        _LOGGER.error("The task hub's file could not be read: %s", error)
+        return grpc.StatusCode.UNAVAILABLE, "The task hub's file could not be read; the host's log has the details."
     if isinstance(error, TimeoutError):
         return grpc.StatusCode.DEADLINE_EXCEEDED, "The task hub did not answer in time."
     _LOGGER.error("A call to the task hub failed", exc_info=error)

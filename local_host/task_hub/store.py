@@ -120,7 +120,7 @@ class Store:
 
     @contextmanager
     def shared_reader(self) -> Iterator[sqlite3.Connection]:
-        """A reader for other threads, one at a time. Raises ``StoreError`` for what SQLite finds, and after the close."""
+        """A reader for other threads, one at a time. Raises ``StoreError`` for what SQLite finds, or once closed."""
         with self._reading:
             if self._closed:
                 raise StoreError("The task hub has stopped.")

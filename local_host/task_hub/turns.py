@@ -26,6 +26,7 @@ from local_host.task_hub.records import (
     FAILED,
     PENDING,
     RUNNING,
+    START,
     SUSPENDED,
     TIMER,
     Turn,
@@ -50,7 +51,8 @@ def load(db: sqlite3.Connection, row: int, now: int) -> Turn | None:
     instance_id, name, version, status, number, chunks, start_events, scheduled_at, execution_id, trace, updated = found
     if status in ENDED or status == SUSPENDED:
         return None
-    if scheduled_at is not None and scheduled_at > now and not chunks:
+    # What says that it may not start yet is its timer, not the clock: that may be set back after the timer fired.
+    if scheduled_at is not None and not chunks and _awaits_its_start(db, row):
         return None
     messages = db.execute(
         "SELECT id, event FROM messages WHERE instance = ? ORDER BY id LIMIT ?", (row, LARGEST_TURN)
@@ -84,6 +86,11 @@ def load(db: sqlite3.Connection, row: int, now: int) -> Turn | None:
         execution_id=execution_id,
         trace=trace,
     )
+
+
+def _awaits_its_start(db: sqlite3.Connection, row: int) -> bool:
+    found = db.execute("SELECT 1 FROM timers WHERE target = ? AND kind = ?", (row, START)).fetchone()
+    return found is not None
 
 
 def complete(tx: Transaction, turn: Turn, response: pb.OrchestratorResponse) -> bool:

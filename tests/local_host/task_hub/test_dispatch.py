@@ -397,19 +397,18 @@ def test_what_only_a_full_worker_takes_goes_to_it_when_it_has_room() -> None:
     asyncio.run(scenario())
 
 
-def test_what_is_ready_is_not_quiet_until_a_worker_has_come_and_done_it() -> None:
+def test_without_a_worker_nothing_happens_and_that_is_quiet() -> None:
     async def scenario() -> None:
         async with running() as hub:
             await hub.execute(start("a"))
-            quiet = asyncio.ensure_future(hub.quiet())
-            await asyncio.sleep(0.02)
+            await asyncio.wait_for(hub.quiet(), 5)
             worker = Hands()
             hub.connect(worker)
+            assert not hub.idle
             item = await worker.item(0)
-            await asyncio.sleep(0.02)
-            assert not quiet.done()
+            assert not hub.idle
             await hub.dispatcher.complete(item, turn())
-            await asyncio.wait_for(quiet, 5)
+            await asyncio.wait_for(hub.quiet(), 5)
 
     asyncio.run(scenario())
 

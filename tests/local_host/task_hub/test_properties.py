@@ -166,8 +166,10 @@ class HubMachine(RuleBasedStateMachine):
 
     # Rules
 
+    @precondition(lambda self: isinstance(self.worker, fakes.Runner))
     @rule(minutes=st.integers(10, 60))
     def start(self, minutes: int) -> None:
+        """Start an instance, and have its first turn taken: only that sets its timer, from which the model counts."""
         if len([each for each in self.expected.values() if each.status == "RUNNING"]) >= len(NAMES):
             return
         self.ids += 1

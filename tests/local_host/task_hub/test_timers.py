@@ -397,3 +397,26 @@ def test_timers_take_neither_a_thread_nor_a_task_each() -> None:
             assert len(asyncio.all_tasks()) <= before[1] + 2
 
     asyncio.run(scenario())
+
+
+def test_a_scheduled_start_is_not_lost_when_the_clock_is_set_back_after_its_time() -> None:
+    async def scenario() -> None:
+        async with running() as hub:
+            clock: Any = hub.clock
+            due = clock.now() + HOUR
+            new = NewInstance("later", "a", scheduled_at=due)
+            await hub.execute(lambda tx: start_instance(tx, new, frozenset()))
+            early = Hands()
+            hub.connect(early)
+            await hub.quiet()
+            assert early.items == []
+            hub.dispatcher.disconnect(early)
+            clock.set(due)
+            await hub.quiet()
+            clock.set(due - HOUR // 2)
+            worker = Hands()
+            hub.connect(worker)
+            item: Any = await worker.item(0)
+            assert item.work.instance_id == "later"
+
+    asyncio.run(scenario())
