@@ -18,7 +18,7 @@ from triggers.web import answer
 
 FIRST_POLL = 0.001
 LONGEST_POLL = 0.05
-SLOWING = 1.5
+SLOWING = 2
 """Seconds between two looks at the run: each pause is longer than the one before, up to the longest."""
 
 
