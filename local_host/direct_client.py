@@ -10,27 +10,17 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from functools import cache
 from typing import Any
 
-import grpc
+import grpc.aio
 from durabletask.internal import orchestrator_service_pb2 as pb
 
 from local_host.task_hub import TaskHub, TaskHubError, queries
 from local_host.task_hub.service import Service, status_of
 
 
-class DirectError(grpc.RpcError):
-    """What the SDK expects of a call that failed: a status and a sentence."""
-
-    def __init__(self, error: Exception) -> None:
-        self._code, self._details = status_of(error)
-        super().__init__(self._details)
-
-    def code(self) -> grpc.StatusCode:
-        """The status."""
-        return self._code
-
-    def details(self) -> str:
-        """The sentence."""
-        return self._details
+def _rpc_error(error: Exception) -> grpc.RpcError:
+    """What the SDK's clients, sync and async, expect of a call that failed."""
+    code, details = status_of(error)
+    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details)
 
 
 class AsyncDirectStub:
@@ -48,7 +38,7 @@ class AsyncDirectStub:
                     return await method(request, None)
                 return await asyncio.wait_for(method(request, None), timeout)
             except Exception as error:  # noqa: BLE001  # whatever it is, it becomes a status
-                raise DirectError(error) from None
+                raise _rpc_error(error) from None
 
         return call
 
@@ -58,7 +48,7 @@ class AsyncDirectStub:
             async for chunk in self._service.StreamInstanceHistory(request, None):
                 yield chunk
         except Exception as error:  # noqa: BLE001  # whatever it is, it becomes a status
-            raise DirectError(error) from None
+            raise _rpc_error(error) from None
 
 
 class DirectStub:
@@ -79,7 +69,7 @@ class DirectStub:
             with self._hub.shared_reader() as reader:
                 state = queries.state(reader, request.instanceId, payloads=request.getInputsAndOutputs)
         except TaskHubError as error:
-            raise DirectError(error) from None
+            raise _rpc_error(error) from None
         return pb.GetInstanceResponse(exists=state is not None, orchestrationState=state)
 
     def StreamInstanceHistory(self, request: pb.StreamInstanceHistoryRequest) -> Iterator[pb.HistoryChunk]:
