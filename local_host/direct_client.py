@@ -81,7 +81,17 @@ class DirectStub:
         yield from self._on_loop(collect())
 
     def _on_loop(self, work: Any) -> Any:
+        if _running_loop() is self._loop:
+            work.close()
+            raise RuntimeError("A sync durable client would block the host here; use the async one in coroutines.")
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def install(configuration: str, hub: TaskHub) -> Callable[[], None]:
@@ -102,9 +112,11 @@ def install(configuration: str, hub: TaskHub) -> Callable[[], None]:
     sync_client._stub = DirectStub(hub)
     clients[configuration] = sync_client
     async_stub: Any = AsyncDirectStub(hub)
+    loop = asyncio.get_running_loop()
 
     def get_stub(client: sdk.DurableFunctionsClient) -> Any:
-        if client._stub is None and client.taskHubName == hub.credential:
+        # On another loop, such as that of asyncio.run() in a sync function, gRPC it is.
+        if client._stub is None and client.taskHubName == hub.credential and _running_loop() is loop:
             client._stub = async_stub
         return ordinary(client)
 

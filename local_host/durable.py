@@ -108,7 +108,18 @@ def _failure(error: Exception) -> pb.TaskFailureDetails:
     """Return the failure details of what a function raised; the message is never empty, since the hub would take
     an empty one for success."""
     cause = error.__cause__ if isinstance(error, InvocationError) else error
-    details = helpers.new_failure_details(cause if isinstance(cause, Exception) else error)
+    raised = cause if isinstance(cause, Exception) else error
+    try:
+        details = helpers.new_failure_details(raised)
+    except Exception:  # noqa: BLE001  # its text cannot be had, or cannot be carried (a lone surrogate)
+        details = pb.TaskFailureDetails(errorType=type(raised).__name__, errorMessage=_carried(raised))
     if not details.errorMessage:
         details.errorMessage = details.errorType
     return details
+
+
+def _carried(error: Exception) -> str:
+    try:
+        return str(error).encode("utf-8", "backslashreplace").decode()
+    except Exception:  # noqa: BLE001  # an error that cannot even be told
+        return ""

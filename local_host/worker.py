@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 
 from durabletask.internal import helpers
 from durabletask.internal import orchestrator_service_pb2 as pb
@@ -10,6 +11,8 @@ from local_host.durable import DurableFunctions
 from local_host.task_hub import TaskHub
 from local_host.task_hub.dispatch import ACTIVITY, ENTITY, TURN, Item
 from local_host.task_hub.records import ActivityTask, Turn
+
+_LOGGER = logging.getLogger("local_host")
 
 SLOTS = {TURN: 64, ACTIVITY: 64, ENTITY: 64}
 """Things of each kind that are under way at once; how many run at once is for the threads to say."""
@@ -45,7 +48,12 @@ class InProcessWorker:
             await asyncio.wait(self._running)
 
     async def _run(self, item: Item) -> None:
-        outcome = await self._outcome(item)
+        try:
+            outcome = await self._outcome(item)
+        except Exception:
+            _LOGGER.exception("A %s could not be run, and will be tried again", item.kind)
+            self._hub.dispatcher.put_off(item)
+            return
         # What cannot be stored or taken is in the log, and the hub tries again.
         with contextlib.suppress(Exception):
             await self._hub.dispatcher.complete(item, outcome)

@@ -160,6 +160,13 @@ class Dispatcher:
             self._release(item, again=True)
             self._wake()
 
+    def put_off(self, item: Item) -> None:
+        """Take an item back from its worker, and hand it out again after a while."""
+        if self._items.pop(item.token, None) is not None:
+            self._free(item)
+            self._later(item.kind, item.row)
+            self._wake()
+
     async def complete(self, item: Item, response: Outcome) -> None:
         """Take the outcome of an item; once only, and only from the worker that has it.
 

@@ -226,11 +226,16 @@ def restart(tx: Transaction, instance_id: str, *, new_id: bool) -> str:
     row, status = find(tx, instance_id)
     if status not in ENDED:
         raise Refused("FAILED_PRECONDITION", f"The instance '{instance_id}' has not ended; terminate it first.")
-    name, version, given, tags = tx.one("SELECT name, version, input, tags FROM instances WHERE id = ?", row)
+    name, version, given, tags, start_events = tx.one(
+        "SELECT name, version, input, tags, start_events FROM instances WHERE id = ?", row
+    )
+    begun = pb.OrchestratorRequest.FromString(start_events).newEvents[0].executionStarted
+    # Under its own id it stays the child of its parent, which may be rewound and wait for it then.
+    parent = begun.parentInstance if begun.HasField("parentInstance") and not new_id else None
     if not new_id:
         delete(tx, row)
     restarted = uuid4().hex if new_id else instance_id
-    _insert(tx, NewInstance(restarted, name, version, given, json.loads(tags) if tags else {}))
+    _insert(tx, NewInstance(restarted, name, version, given, json.loads(tags) if tags else {}, parent_info=parent))
     return restarted
 
 
@@ -333,9 +338,9 @@ def _insert(tx: Transaction, new: NewInstance) -> None:
 def _descendants(tx: Transaction, row: int) -> list[int]:
     """The instance and the sub-orchestrations below it that have not ended, children first."""
     rows = tx.all(
-        "WITH RECURSIVE tree (id, depth) AS (SELECT ?, 0 UNION ALL SELECT child.id, depth + 1 FROM instances AS child"
+        "WITH RECURSIVE tree (id) AS (SELECT ? UNION SELECT child.id FROM instances AS child"
         " JOIN tree ON child.parent_id = tree.id) SELECT tree.id FROM tree JOIN instances ON instances.id = tree.id"
-        f" WHERE status NOT IN ({', '.join(map(str, ENDED))}) ORDER BY depth DESC",
+        f" WHERE status NOT IN ({', '.join(map(str, ENDED))}) ORDER BY tree.id DESC",
         row,
     )
     return [each for (each,) in rows]

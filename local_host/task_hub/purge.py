@@ -65,16 +65,22 @@ def clean_entities(tx: Transaction, *, remove_empty: bool, release_locks: bool) 
 
 
 def _purge(tx: Transaction, row: int, *, recursive: bool) -> int:
-    deleted = 0
+    rows = [row]
     if recursive:
-        children = tx.all(f"SELECT id FROM instances WHERE parent_id = ? AND status IN ({_ENDED})", row)
-        deleted = sum(_purge(tx, child, recursive=True) for (child,) in children)
-    instance = tx.one("SELECT instance_id FROM instances WHERE id = ?", row)
-    if instance is None:
-        return deleted
-    delete(tx, row)
-    tx.effects.changed.add(instance[0])
-    return deleted + 1
+        tree = tx.all(
+            "WITH RECURSIVE tree (id) AS (SELECT ? UNION SELECT child.id FROM instances AS child"
+            f" JOIN tree ON child.parent_id = tree.id WHERE child.status IN ({_ENDED})) SELECT id FROM tree",
+            row,
+        )
+        rows = [each for (each,) in tree]
+    deleted = 0
+    for each in rows:
+        instance = tx.one("SELECT instance_id FROM instances WHERE id = ?", each)
+        if instance is not None:
+            delete(tx, each)
+            tx.effects.changed.add(instance[0])
+            deleted += 1
+    return deleted
 
 
 def wipe(tx: Transaction) -> None:

@@ -266,11 +266,17 @@ def _ask_again(tx: Transaction, turn: Turn, scheduled: pb.HistoryEvent) -> None:
 
 def _rewind_child(tx: Transaction, turn: Turn, created: pb.HistoryEvent, reason: str | None) -> None:
     child = created.subOrchestrationInstanceCreated
-    found = tx.one("SELECT id, status, output FROM instances WHERE instance_id = ?", child.instanceId)
+    found = tx.one("SELECT id, status, output, start_events FROM instances WHERE instance_id = ?", child.instanceId)
     if found is None:
         start(tx, _child(turn, created.eventId, child), ENDED)
         return
-    row, status, output = found
+    row, status, output, start_events = found
+    begun = pb.OrchestratorRequest.FromString(start_events).newEvents[0].executionStarted
+    if begun.parentInstance.orchestrationInstance.instanceId != turn.instance_id:
+        # It was there before, which is why the child could not be started then, and cannot be now.
+        taken = Refused("ALREADY_EXISTS", f"An instance with the id '{child.instanceId}' exists.")
+        _refuse_child(tx, turn, created.eventId, taken)
+        return
     # One that was restarted on its own is a child again.
     tx.run(
         "UPDATE instances SET parent_id = ?, parent_execution_id = ?, parent_task_id = ?"
@@ -390,12 +396,17 @@ def _create_child(tx: Transaction, turn: Turn, action: pb.OrchestratorAction, co
     try:
         start(tx, _child(turn, action.id, asked), ENDED)
     except Refused as refusal:
-        failed = event(tx.now)
-        failed.subOrchestrationInstanceFailed.taskScheduledId = action.id
-        failed.subOrchestrationInstanceFailed.failureDetails.CopyFrom(
-            failure("OrchestrationAlreadyExists" if refusal.code == "ALREADY_EXISTS" else "InvalidId", str(refusal))
-        )
-        send(tx, turn.instance, failed, of_execution=True)
+        _refuse_child(tx, turn, action.id, refusal)
+
+
+def _refuse_child(tx: Transaction, turn: Turn, task_id: int, refusal: Refused) -> None:
+    """Tell an orchestration that its sub-orchestration could not be started."""
+    failed = event(tx.now)
+    failed.subOrchestrationInstanceFailed.taskScheduledId = task_id
+    failed.subOrchestrationInstanceFailed.failureDetails.CopyFrom(
+        failure("OrchestrationAlreadyExists" if refusal.code == "ALREADY_EXISTS" else "InvalidId", str(refusal))
+    )
+    send(tx, turn.instance, failed, of_execution=True)
 
 
 def _send_event(tx: Transaction, _turn: Turn, action: pb.OrchestratorAction, confirmation: pb.HistoryEvent) -> None:

@@ -157,3 +157,24 @@ def test_a_call_of_a_coroutine_that_is_cancelled_leaves_the_hub_working(direct: 
 
     direct.thread.run(cancelled())
     assert direct.control.hub._waiting == {}
+
+
+def test_an_async_client_on_another_loop_works_over_grpc(direct: Direct) -> None:
+    async def call() -> Any:
+        client = sdk.DurableFunctionsClient(direct.configuration)
+        try:
+            instance = await client.schedule_new_orchestration("nobody runs it")
+            return await client.get_orchestration_state(instance)
+        finally:
+            await client.close()
+
+    assert asyncio.run(call()).runtime_status.name == "PENDING"
+
+
+def test_a_sync_client_on_the_loop_of_the_hub_is_an_error_and_no_deadlock(direct: Direct) -> None:
+    async def call() -> None:
+        client = sdk.SyncDurableFunctionsClient.get_cached(direct.configuration)
+        with pytest.raises(RuntimeError, match="use the async one"):
+            client.schedule_new_orchestration("nobody runs it")
+
+    direct.thread.run(call())

@@ -10,6 +10,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from local_host.durable import _failure as failure_of
 from tests.hosting import HostProcess, host_process
 from tests.polling import until
 
@@ -314,3 +315,24 @@ def test_a_blueprint_is_part_of_the_app(client: httpx.Client) -> None:
 def test_nothing_of_all_this_was_abandoned(client: httpx.Client, host: HostProcess) -> None:
     output(client, "native", 1)
     assert "abandon" not in host.log.read_text().lower()
+
+
+class Untellable(Exception):
+    """An error that cannot even be told."""
+
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (OSError("no such file: \udcff.pdf"), "no such file: \\udcff.pdf"),
+        (Untellable(), "Untellable"),
+        (ValueError(), "ValueError"),
+    ],
+)
+def test_any_error_of_a_function_can_be_carried_to_its_orchestration(error: Exception, text: str) -> None:
+    details = failure_of(error)
+    assert text in details.errorMessage
+    assert details.SerializeToString()

@@ -108,6 +108,11 @@ def broken(_ctx: Context, _: Any) -> Any:
     raise ValueError("always")
 
 
+def parent_of(ctx: Context, instance_id: str) -> Steps:
+    """Call a sub-orchestration whose id is taken."""
+    return (yield ctx.call_sub_orchestrator(waiting_child, instance_id=instance_id))
+
+
 def quick(_ctx: Context, _: Any) -> str:
     return "quick"
 
@@ -117,7 +122,7 @@ def hub() -> Iterator[HubControl]:
     """A hub with durabletask's own worker."""
     orchestrators = [
         steps, together, with_timer, child, waiting_child, parent, grandparent, parent_of_waiting, then_event, broken,
-        quick,
+        quick, parent_of,
     ]  # fmt: skip
     with hub_with_worker(orchestrators=orchestrators, activities=[lucky_at, slow]) as hub:
         yield hub
@@ -322,3 +327,23 @@ def test_a_rewind_comes_to_the_worker_alone_whatever_came_after_it() -> None:
             request = worker.take().orchestratorRequest
         assert len(request.pastEvents) == 3
         assert [str(e.WhichOneof("eventType")) for e in request.newEvents] == ["orchestratorStarted", "eventRaised"]
+
+
+def test_a_child_whose_id_belongs_to_another_instance_is_refused_again_and_not_adopted(hub: HubControl) -> None:
+    foreign = hub.start("waiting_child")
+    instance = _failed(hub, "parent_of", foreign)
+    hub.client.rewind_orchestration(instance, reason="again")
+    assert hub.state(instance).runtime_status is FAILED
+    hub.client.rewind_orchestration(instance, reason="and terminate")
+    hub.client.terminate_orchestration(instance, recursive=True)
+    assert hub.state(foreign).runtime_status is RUNNING
+
+
+def test_an_instance_that_calls_itself_stays_no_child_of_its_own(hub: HubControl) -> None:
+    instance = hub.start("parent_of", "ouroboros", "ouroboros")
+    assert hub.state(instance).runtime_status is FAILED
+    hub.client.rewind_orchestration(instance, reason="again")
+    assert hub.state(instance).runtime_status is FAILED
+    hub.client.terminate_orchestration(instance, recursive=True)
+    assert hub.client.purge_orchestration(instance, recursive=True).deleted_instance_count == 1
+    assert hub.output(hub.start("quick")) == "quick"
