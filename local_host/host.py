@@ -101,6 +101,7 @@ async def hosted(options: Options, clock: Clock | None = None) -> AsyncIterator[
         worker = InProcessWorker(hub, functions)
         hub.connect(worker)
         stack.push_async_callback(worker.drain)
+        stack.callback(hub.release_waiting)
         channel = await stack.enter_async_context(_channel(hub))
 
         management = management_routes(

@@ -15,7 +15,7 @@ from durabletask.internal import orchestrator_service_pb2 as pb
 
 from local_host.task_hub import activities, entities, turns
 from local_host.task_hub.clock import Clock
-from local_host.task_hub.records import PENDING, ActivityTask, EntityBatch, Turn
+from local_host.task_hub.records import FAILED, PENDING, ActivityTask, EntityBatch, Turn, failure
 from local_host.task_hub.store import Command, Effects, Store, StoreError
 
 TURN, ACTIVITY, ENTITY = "turn", "activity", "entity"
@@ -183,7 +183,7 @@ class Dispatcher:
             self._free(item)
             self._wake()
 
-    async def _apply(self, item: Item, command: Command[bool]) -> None:
+    async def _apply(self, item: Item, command: Command[bool], *, last: bool = False) -> None:
         try:
             done = await self._store.execute(command)
         except StoreError as error:
@@ -191,9 +191,14 @@ class Dispatcher:
             self._loop.call_later(PAUSE_AFTER_ERROR, self._apply_again, item, command)
             raise
         except Exception as error:
-            _LOGGER.error("The outcome of a %s cannot be taken, it will run again: %s", item.kind, error)  # noqa: TRY400
-            self._later(item.kind, item.row)
-            raise
+            _LOGGER.error("The outcome of a %s cannot be taken: %s", item.kind, error)  # noqa: TRY400
+            failed = None if last else _failed(item.work, error)
+            if failed is None:
+                self._later(item.kind, item.row)
+                raise
+            # It would be the same each time: what cannot be taken is a failure.
+            await self._apply(item, _command(item.work, failed), last=True)
+            return
         # What moved on without this answer is looked at again: it may have been replaced while it ran.
         self._end(item.kind, item.row, again=not done and item.kind != ACTIVITY)
 
@@ -317,3 +322,17 @@ def _command(work: Work, response: Outcome) -> Command[bool]:
         return lambda tx: activities.complete(tx, work, response)
     assert isinstance(response, pb.EntityBatchResult)
     return lambda tx: entities.complete(tx, work, response)
+
+
+def _failed(work: Work, error: Exception) -> Outcome | None:
+    """The outcome that stands for one that cannot be taken; None for entities, whose state it would not know."""
+    details = failure("OutcomeNotTaken", f"The task hub cannot take the answer of the worker: {error}")
+    if isinstance(work, Turn):
+        response = pb.OrchestratorResponse(instanceId=work.instance_id)
+        completion = response.actions.add(id=-1).completeOrchestration
+        completion.orchestrationStatus = FAILED
+        completion.failureDetails.CopyFrom(details)
+        return response
+    if isinstance(work, ActivityTask):
+        return pb.ActivityResponse(failureDetails=details)
+    return None

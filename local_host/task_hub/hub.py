@@ -47,6 +47,7 @@ class TaskHub:
         self._temporary: Path | None = None
         self._synchronous = synchronous
         self._waiting: dict[str, set[asyncio.Event]] = {}
+        self._ending = False
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
@@ -115,6 +116,13 @@ class TaskHub:
         """Let a worker in this process take work."""
         self.dispatcher.connect(worker)
 
+    def release_waiting(self) -> None:
+        """Let nobody wait for an instance any more: the hub is about to stop, and so are those who wait."""
+        self._ending = True
+        for waiting in self._waiting.values():
+            for each in waiting:
+                each.set()
+
     @property
     def has_workers(self) -> bool:
         """Whether somebody is there to take work."""
@@ -134,6 +142,8 @@ class TaskHub:
                 now = status(self.reader, instance_id)
                 if (now is not None and reached(now)) or (now is None and existed):
                     return
+                if self._ending:
+                    raise StoreError("The task hub is about to stop.")
                 existed = now is not None
                 await changed.wait()
             finally:

@@ -18,7 +18,7 @@ import pytest
 from durabletask.internal import orchestrator_service_pb2 as pb
 from durabletask.internal import orchestrator_service_pb2_grpc as stubs
 
-from local_host.task_hub import TaskHub, dispatch, entities
+from local_host.task_hub import TaskHub, dispatch, entities, queries
 from local_host.task_hub.store import Command, StoreError
 from tests.hosting import ROOT, host_process
 from tests.local_host.task_hub.fakes import (
@@ -266,22 +266,48 @@ def test_an_outcome_that_cannot_be_stored_is_kept_and_its_work_is_not_done_again
     asyncio.run(scenario())
 
 
-def test_an_outcome_that_the_hub_cannot_take_is_asked_for_again_after_a_pause(
-    soon: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_answer_to_a_turn_that_the_hub_cannot_take_fails_the_instance_once() -> None:
     async def scenario() -> None:
         async with running() as hub:
             worker = Hands()
             hub.connect(worker)
             await hub.execute(start("a"))
-            for number in range(3):
-                item, began = await worker.item(number), time.monotonic()
-                with pytest.raises(KeyError):
-                    await hub.dispatcher.complete(item, turn(pb.OrchestratorAction()))
-                await worker.item(number + 1)
-                assert time.monotonic() - began > soon * 0.9
-            await hub.dispatcher.complete(await worker.item(3), turn(completed()))
+            await hub.dispatcher.complete(await worker.item(0), turn(pb.OrchestratorAction()))
+            await hub.quiet()
+            state = queries.state(hub.reader, "a", payloads=True)
+            assert state is not None
+            assert state.orchestrationStatus == pb.ORCHESTRATION_STATUS_FAILED
+            assert state.failureDetails.errorType == "OutcomeNotTaken"
+            assert worker.names == ["a"]
+
+    asyncio.run(scenario())
+
+
+def test_what_a_worker_could_not_run_is_handed_out_again_after_a_pause(soon: float) -> None:
+    async def scenario() -> None:
+        async with running() as hub:
+            worker = Hands(turns=1)
+            hub.connect(worker)
+            await hub.execute(start("a"))
+            began = time.monotonic()
+            hub.dispatcher.put_off(await worker.item(0))
+            hub.dispatcher.put_off(worker.items[0])  # twice changes nothing
+            again = await worker.item(1)
+            assert time.monotonic() - began > soon * 0.9
+            await hub.dispatcher.complete(again, turn(completed()))
             assert kinds(history(hub, "a")).count("executionStarted") == 1
+
+    asyncio.run(scenario())
+
+
+def test_nobody_waits_for_an_instance_on_a_hub_that_is_about_to_stop() -> None:
+    async def scenario() -> None:
+        async with running() as hub:
+            waiting = asyncio.ensure_future(hub.until("nobody", lambda _status: True))
+            await asyncio.sleep(0)
+            hub.release_waiting()
+            with pytest.raises(StoreError, match="about to stop"):
+                await waiting
 
     asyncio.run(scenario())
 
