@@ -104,10 +104,15 @@ def throughput(client: Client, count: int, at_once: int) -> dict[str, float]:
 
 
 def fill(client: Client, count: int, at_once: int) -> dict[str, Any]:
-    """Start many that wait."""
+    """Start many, and see that they wait: what is started is taken in turn, so the last one waits when all do."""
     before = time.perf_counter()
     with ThreadPoolExecutor(at_once) as pool:
-        instances = list(pool.map(lambda _: client.start(), range(count)))
+        instances = list(pool.map(lambda _: client.start(), range(count - 1)))
+    instances.append(client.start())
+    while (client.call("GET", f"/status/{instances[-1]}")[1]["custom_status"] or {}).get(
+        "phase"
+    ) != "waiting_for_approval":
+        time.sleep(0.05)
     return {"seconds": time.perf_counter() - before, "instances": instances}
 
 
