@@ -4,7 +4,7 @@ import importlib.util
 import json
 import os
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ class App:
     functions: tuple[Function, ...]
     route_prefix: str
     hub_name: str
-    host_json: dict[str, Any] = field(repr=False)
 
 
 def load_environment(folder: Path) -> dict[str, Any]:
@@ -67,7 +66,6 @@ def load_app(folder: Path) -> App:
         functions=functions,
         route_prefix=route_prefix.strip("/"),
         hub_name=hub_name,
-        host_json=host_json,
     )
 
 

@@ -4,7 +4,7 @@ Source: Microsoft, "Routing in ASP.NET Core", route templates, constraints and p
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -127,11 +127,6 @@ def compile_template(text: str) -> Template:
     if len(set(names)) < len(names):
         raise HostError(f"The route template '{text}' has two parameters of one name.")
     return Template(text, segments)
-
-
-def order_by_precedence(templates: Iterable[Template]) -> list[Template]:
-    """Return the templates in the order in which they are to be tried."""
-    return sorted(templates, key=lambda template: template.precedence)
 
 
 def _parts(segment: str, template: str) -> tuple[str | Parameter, ...]:

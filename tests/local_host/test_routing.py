@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from local_host.errors import HostError
-from local_host.routing import compile_template, order_by_precedence
+from local_host.routing import compile_template
 
 EVERY_CONSTRAINT = [
     "int",
@@ -38,7 +38,7 @@ def match(template: str, path: str) -> dict[str, str] | None:
 
 def first(templates: list[str], path: str) -> str | None:
     """The template that takes the path, out of several in any order."""
-    ordered = order_by_precedence(compile_template(each) for each in templates)
+    ordered = sorted((compile_template(each) for each in templates), key=lambda template: template.precedence)
     return next((each.text for each in ordered if each.match(path) is not None), None)
 
 
