@@ -2,27 +2,36 @@
 
 import json
 
-from local_host.management_shapes import required_query
-from local_host.task_hub import TaskHub
+from local_host.management import required_query
 from local_host.task_hub.hub import MAX_MESSAGE
 
 
-def client_configuration(hub: TaskHub, base_url: str, hub_name: str) -> str:
+def client_configuration(
+    address: str,
+    credential: str,
+    base_url: str,
+    hub_name: str,
+    *,
+    use_forwarded_host: bool = False,
+    code: str | None = None,
+) -> str:
     """Return the JSON that a durable client binding hands to a function.
 
     Field names and the ``INSTANCEID`` placeholder as the SDK's ``HttpManagementPayload`` reads them. The SDK's clients
-    send ``taskHubName`` with each call, so that is where the hub's credential goes.
+    send ``taskHubName`` with each call, so that is where the credential goes that opens the hub at ``address``.
+    ``code`` is the key that the management API asks for.
     """
     management = f"{base_url}/runtime/webhooks/durabletask"
-    query = required_query(hub_name)
+    query = required_query(hub_name, code)
     instance = f"{management}/instances/INSTANCEID"
     return json.dumps(
         {
-            "taskHubName": hub.credential,
-            "rpcBaseUrl": f"http://{hub.address}",
+            "taskHubName": credential,
+            "rpcBaseUrl": f"http://{address}",
             "baseUrl": management,
             "httpBaseUrl": management,
             "requiredQueryStringParameters": query,
+            "useForwardedHost": use_forwarded_host,
             "maxGrpcMessageSizeInBytes": MAX_MESSAGE,
             "creationUrls": {
                 "createNewInstancePostUri": f"{management}/orchestrators/{{functionName}}[/{{instanceId}}]?{query}",

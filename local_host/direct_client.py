@@ -42,7 +42,11 @@ class AsyncDirectStub:
 
         return call
 
-    async def StreamInstanceHistory(self, request: pb.StreamInstanceHistoryRequest) -> AsyncIterator[pb.HistoryChunk]:
+    async def StreamInstanceHistory(
+        self,
+        request: pb.StreamInstanceHistoryRequest,
+        timeout: float | None = None,  # noqa: ARG002, ASYNC109  # nothing is waited for
+    ) -> AsyncIterator[pb.HistoryChunk]:
         """Read a history."""
         try:
             async for chunk in self._service.StreamInstanceHistory(request, None):

@@ -119,7 +119,8 @@ class AppControl(HubControl):
     """An app in this process; ``url`` is where its HTTP triggers are."""
 
     def __init__(self, thread: HubThread, running: RunningHost) -> None:
-        super().__init__(thread, running.hub)
+        assert running.engine.hub is not None
+        super().__init__(thread, running.engine.hub)
         self.url = running.url
 
 

@@ -3,34 +3,31 @@
 import asyncio
 import contextlib
 import logging
+from collections.abc import Mapping
 
 from durabletask.internal import helpers
 from durabletask.internal import orchestrator_service_pb2 as pb
 
-from local_host.durable import DurableFunctions
+from local_host.durable import DurableFunctions, NotNow
 from local_host.task_hub import TaskHub
-from local_host.task_hub.dispatch import ACTIVITY, ENTITY, TURN, Item
+from local_host.task_hub.dispatch import TURN, Item
 from local_host.task_hub.records import ActivityTask, Turn
 
 _LOGGER = logging.getLogger("local_host")
-
-SLOTS = {TURN: 64, ACTIVITY: 64, ENTITY: 64}
-"""Things of each kind that are under way at once; how many run at once is for the threads to say."""
 
 
 class InProcessWorker:
     """Runs every turn, activity and entity batch of a hub by the functions of an app, on the hub's event loop."""
 
-    slots = SLOTS
-
-    def __init__(self, hub: TaskHub, functions: DurableFunctions) -> None:
+    def __init__(self, hub: TaskHub, functions: DurableFunctions, slots: Mapping[str, int]) -> None:
+        self.slots = dict(slots)
         self._hub = hub
         self._functions = functions
         self._running: set[asyncio.Task[None]] = set()
 
-    def accepts(self, _kind: str, _name: str, _version: str | None) -> bool:
-        """Whatever it is: what the app does not have fails with a sentence that says so."""
-        return True
+    def accepts(self, kind: str, name: str, version: str | None) -> bool:
+        """Whatever has a version that is run here: what the app does not have fails with a sentence that says so."""
+        return kind != TURN or not self._functions.rejects(name, version)
 
     def hand(self, item: Item) -> None:
         """Run an item."""
@@ -50,6 +47,9 @@ class InProcessWorker:
     async def _run(self, item: Item) -> None:
         try:
             outcome = await self._outcome(item)
+        except NotNow:
+            self._hub.dispatcher.put_off(item)
+            return
         except Exception:
             _LOGGER.exception("A %s could not be run, and will be tried again", item.kind)
             self._hub.dispatcher.put_off(item)
@@ -61,7 +61,7 @@ class InProcessWorker:
     async def _outcome(self, item: Item) -> pb.OrchestratorResponse | pb.ActivityResponse | pb.EntityBatchResult:
         work = item.work
         if isinstance(work, Turn):
-            return await self._functions.run_orchestrator(work.name, work.instance_id, work.encoded())
+            return await self._functions.run_orchestrator(work.name, work.instance_id, work.encoded(), work.version)
         if isinstance(work, ActivityTask):
             return await self._functions.run_activity(work.request)
         request, _ = helpers.convert_to_entity_batch_request(work.request())

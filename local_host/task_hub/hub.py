@@ -8,6 +8,7 @@ import sqlite3
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import grpc.aio
 from durabletask.internal import orchestrator_service_pb2_grpc as stubs
@@ -29,25 +30,52 @@ FILE_NAME = "task-hub.db"
 TaskHubError = StoreError
 
 
+class Attended(Protocol):
+    """Something beside the hub that goes by its clock."""
+
+    @property
+    def earliest(self) -> int | None:
+        """When something is due next."""
+        ...
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing happens until the clock moves."""
+        ...
+
+
 class TaskHub:
     """A task hub in a file; start and stop it on the event loop that it is to run on.
 
     ``folder`` keeps the file; None makes one that is forgotten at the stop. ``address`` is ``host:port`` for gRPC, and
     ``credential`` what clients and workers have to send as the metadata ``taskhub``. ``synchronous`` is SQLite's: FULL
     keeps what was acknowledged over a power loss, NORMAL only over the end of the process.
+
+    Clients that start an instance without a version get ``default_version``, and those without a policy for an id that
+    is taken replace an instance whose status is in ``replaceable``.
     """
 
     def __init__(
-        self, folder: Path | None, *, name: str = "default", clock: Clock | None = None, synchronous: str = "FULL"
+        self,
+        folder: Path | None,
+        *,
+        name: str = "default",
+        clock: Clock | None = None,
+        synchronous: str = "FULL",
+        default_version: str | None = None,
+        replaceable: frozenset[int] = frozenset(),
     ) -> None:
         self.address = ""
         self.credential = f"{name}.{secrets.token_urlsafe(24)}"
         self.clock: Clock = clock if clock is not None else SystemClock()
+        self.default_version = default_version
+        self.replaceable = replaceable
         self._folder = folder
         self._temporary: Path | None = None
         self._synchronous = synchronous
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self._ending = False
+        self._attended: list[Attended] = []
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
@@ -151,10 +179,25 @@ class TaskHub:
                 if not waiting:
                     self._waiting.pop(instance_id, None)
 
+    def attend(self, other: Attended) -> None:
+        """Have regard to something else that goes by the clock when it is moved."""
+        self._attended.append(other)
+
     @property
     def idle(self) -> bool:
         """Whether nothing happens until somebody calls or the clock moves."""
-        return self.dispatcher.idle and self._store.idle and not self._timers.is_due()
+        return (
+            self.dispatcher.idle
+            and self._store.idle
+            and not self._timers.is_due()
+            and all(each.idle for each in self._attended)
+        )
+
+    @property
+    def _earliest(self) -> int | None:
+        """When the next timer is due, or what is attended to."""
+        dues = [self._timers.earliest, *(each.earliest for each in self._attended)]
+        return min((due for due in dues if due is not None), default=None)
 
     async def quiet(self) -> None:
         """Wait until nothing happens any more until somebody calls or the clock moves."""
@@ -169,8 +212,8 @@ class TaskHub:
         if not isinstance(self.clock, ManualClock):
             raise TypeError("Only a manual clock can be moved.")
         await self.quiet()
-        while self._timers.earliest is not None and self._timers.earliest <= target:
-            self.clock.set(max(self._timers.earliest, self.clock.now()))
+        while (due := self._earliest) is not None and due <= target:
+            self.clock.set(max(due, self.clock.now()))
             await self.quiet()
         self.clock.set(max(target, self.clock.now()))
         await self.quiet()

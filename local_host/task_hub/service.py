@@ -121,14 +121,16 @@ class Service(stubs.TaskHubSidecarServiceServicer):
         new = instances.NewInstance(
             request.instanceId or uuid4().hex,
             request.name,
-            request.version.value if request.HasField("version") else None,
+            request.version.value if request.HasField("version") else self._hub.default_version,
             request.input.value if request.HasField("input") else None,
             dict(request.tags),
             moment(request, "scheduledStartTimestamp"),
             trace=request.parentTraceContext if request.HasField("parentTraceContext") else None,
             execution_id=request.executionId.value if request.HasField("executionId") else "",
         )
-        replaceable = frozenset(request.orchestrationIdReusePolicy.replaceableStatus)
+        replaceable = self._hub.replaceable
+        if request.HasField("orchestrationIdReusePolicy"):
+            replaceable = frozenset(request.orchestrationIdReusePolicy.replaceableStatus)
         started = await self._hub.execute(lambda tx: instances.start(tx, new, replaceable))
         return pb.CreateInstanceResponse(instanceId=started)
 

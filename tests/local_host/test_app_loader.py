@@ -94,7 +94,7 @@ def test_without_values_nothing_changes(tmp_path: Path, document: Any) -> None:
     [
         ("", "is not JSON"),
         ("{", "is not JSON"),
-        ('{"Values": {}} // a comment', "is not JSON"),
+        ('{"Values": {}} / a comment', "is not JSON"),
         (b"\xff\xfe{}", "is not JSON"),
         ("[]", "must hold a JSON object"),
         ("null", "must hold a JSON object"),
@@ -135,7 +135,7 @@ def test_settings_that_cannot_be_taken_are_refused_by_a_sentence(tmp_path: Path,
 )
 def test_host_json_says_prefix_and_hub(tmp_path: Path, host_json: Any, prefix: str, hub: str) -> None:
     app = load_app(app_in(tmp_path, host_json=host_json))
-    assert (app.route_prefix, app.hub_name) == (prefix, hub)
+    assert (app.settings.route_prefix, app.settings.hub_name) == (prefix, hub)
 
 
 @pytest.mark.parametrize(
@@ -146,11 +146,11 @@ def test_host_json_says_prefix_and_hub(tmp_path: Path, host_json: Any, prefix: s
         ('"2.0"', "must hold a JSON object"),
         ({"extensions": []}, "'extensions' must be an object"),
         ({"extensions": "http"}, "'extensions' must be an object"),
-        ({"extensions": {"http": []}}, "'http' must be an object"),
-        ({"extensions": {"http": {"routePrefix": 7}}}, "'routePrefix' must be a text"),
-        ({"extensions": {"http": {"routePrefix": False}}}, "'routePrefix' must be a text"),
-        ({"extensions": {"durableTask": "hub"}}, "'durableTask' must be an object"),
-        ({"extensions": {"durableTask": {"hubName": ["x"]}}}, "'hubName' must be a text"),
+        ({"extensions": {"http": []}}, "'extensions.http' must be an object"),
+        ({"extensions": {"http": {"routePrefix": 7}}}, "'extensions.http.routePrefix' must be a text"),
+        ({"extensions": {"http": {"routePrefix": False}}}, "'extensions.http.routePrefix' must be a text"),
+        ({"extensions": {"durableTask": "hub"}}, "'extensions.durableTask' must be an object"),
+        ({"extensions": {"durableTask": {"hubName": ["x"]}}}, "'extensions.durableTask.hubName' must be a text"),
     ],
 )
 def test_a_host_json_that_cannot_be_taken_is_refused_by_a_sentence(
@@ -172,9 +172,8 @@ def test_an_app_has_its_functions(tmp_path: Path) -> None:
     ]
 
 
-def test_an_app_of_any_name_that_has_two_names_is_one_app(tmp_path: Path) -> None:
-    source = APP.replace("app", "site") + "\nalias = site\n"
-    assert len(load_app(app_in(tmp_path, source)).functions) == 1
+def test_an_app_may_have_any_name(tmp_path: Path) -> None:
+    assert len(load_app(app_in(tmp_path, APP.replace("app", "site"))).functions) == 1
 
 
 def test_an_app_imports_the_modules_beside_it(tmp_path: Path) -> None:
@@ -198,7 +197,8 @@ def test_an_app_is_executed_anew_at_each_load(tmp_path: Path) -> None:
         ("app = None", "holds no FunctionApp or DFApp"),
         ("import azure.functions as func\napp = func.Blueprint()", "holds no FunctionApp or DFApp"),
         ("import azure.functions as func\napp = func.FunctionApp", "holds no FunctionApp or DFApp"),
-        (APP + "\nother = func.FunctionApp()", "holds 2 apps, where one is expected"),
+        (APP + "\nother = func.FunctionApp()", "holds 2 names of apps, where one is expected"),
+        (APP + "\nalias = app", "holds 2 names of apps, where one is expected"),
     ],
 )
 def test_a_module_without_one_app_is_refused_by_a_sentence_that_says_what_to_do(
@@ -229,3 +229,61 @@ def test_a_folder_without_an_app_is_refused_by_a_sentence_that_says_what_to_do(t
 def test_an_error_of_the_app_itself_passes_through(tmp_path: Path, source: str, error: type[Exception]) -> None:
     with pytest.raises(error):
         load_app(app_in(tmp_path, source))
+
+
+# What is not run
+
+
+def test_what_a_setting_disables_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "function_app.py").write_text(
+        "import azure.functions as func\n"
+        "app = func.FunctionApp()\n"
+        "for name in ('one', 'two', 'three'):\n"
+        "    @app.function_name(name)\n"
+        "    @app.route(name)\n"
+        "    def function(req: func.HttpRequest) -> str:\n"
+        "        return ''\n"
+    )
+    monkeypatch.setenv("AzureWebJobs.one.Disabled", "TRUE")
+    monkeypatch.setenv("AzureWebJobs_two_Disabled", "1")
+    monkeypatch.setenv("AzureWebJobs.three.Disabled", "false")
+    app = load_app(tmp_path)
+    assert [function.name for function in app.functions] == ["three"]
+    assert [(each.name, each.reason) for each in app.not_run] == [
+        ("one", "the app setting AzureWebJobs.one.Disabled disables it"),
+        ("two", "the app setting AzureWebJobs_two_Disabled disables it"),
+    ]
+
+
+def test_functions_with_triggers_and_bindings_of_others_are_named_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "function_app.py").write_text(
+        "import azure.functions as func\n"
+        "app = func.FunctionApp()\n"
+        "@app.queue_trigger(arg_name='message', queue_name='q', connection='C')\n"
+        "def on_message(message: func.QueueMessage) -> None: ...\n"
+        "@app.route('a')\n"
+        "@app.blob_input(arg_name='blob', path='a/b', connection='C')\n"
+        "def reads(req: func.HttpRequest, blob: str) -> str: return ''\n"
+        "@app.route('b')\n"
+        "@app.queue_output(arg_name='out', queue_name='q', connection='C')\n"
+        "def writes(req: func.HttpRequest, out: func.Out[str]) -> str: return ''\n"
+        "@app.route('c')\n"
+        "def works(req: func.HttpRequest) -> str: return ''\n"
+    )
+    app = load_app(tmp_path)
+    assert [function.name for function in app.functions] == ["works"]
+    assert [(each.name, each.trigger_type, each.reason) for each in app.not_run] == [
+        ("on_message", "queueTrigger", "this host has no queueTrigger"),
+        ("reads", "httpTrigger", "this host has no blob binding"),
+        ("writes", "httpTrigger", "this host has no queue binding"),
+    ]
+
+
+def test_the_script_may_have_another_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "main_of_app.py").write_text("import azure.functions as func\napp = func.FunctionApp()\n")
+    monkeypatch.setenv("PYTHON_SCRIPT_FILE_NAME", "main_of_app.py")
+    assert load_app(tmp_path).functions == ()
+    for elsewhere in ("../main_of_app.py", "main_of_app", "other.py"):
+        monkeypatch.setenv("PYTHON_SCRIPT_FILE_NAME", elsewhere)
+        with pytest.raises(HostError, match="There is no"):
+            load_app(tmp_path)

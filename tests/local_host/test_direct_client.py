@@ -21,7 +21,7 @@ class Direct:
         self.thread = HubThread()
         self.hub = TaskHub(None, clock=ManualClock())
         self.thread.run(self.hub.start())
-        self.configuration = client_configuration(self.hub, "http://127.0.0.1:1", "hub")
+        self.configuration = client_configuration(self.hub.address, self.hub.credential, "http://127.0.0.1:1", "hub")
         self.undo = self.thread.run(self._install())
         self.control = HubControl(self.thread, self.hub)
 

@@ -122,7 +122,7 @@ def test_activities(client: httpx.Client, activity: str, more: dict[str, Any], r
     ("given", "error_type", "message"),
     [
         ("value", "ValueError", "grün 🎉"),
-        ("custom", "function_app.CustomError", "one\ntwo"),
+        ("custom", "CustomError", "one"),
         ("key", "KeyError", "'missing'"),
     ],
 )
@@ -130,19 +130,23 @@ def test_what_an_activity_raises_reaches_the_orchestrator(
     client: httpx.Client, activity: str, given: str, error_type: str, message: str
 ) -> None:
     failed = output(client, "call", {"activity": activity, "input": given})
-    assert failed["type"].removeprefix("builtins.") == error_type
-    assert failed["message"] == message
+    assert failed == {"type": error_type, "message": message}
 
 
 @pytest.mark.parametrize(
-    ("activity", "given"),
-    [("fails", "empty"), ("fails", "exit"), ("fails_async", "exit"), ("fails_async", "cancelled")],
+    ("activity", "given", "error_type", "message"),
+    [
+        ("fails", "empty", "ValueError", ""),
+        ("fails", "exit", "SystemExit", "3"),
+        ("fails_async", "exit", "SystemExit", "3"),
+        ("fails_async", "cancelled", "CancelledError", ""),
+    ],
 )
-def test_a_failure_without_a_message_is_a_failure_all_the_same(client: httpx.Client, activity: str, given: str) -> None:
+def test_whatever_an_activity_raises_is_a_failure(
+    client: httpx.Client, activity: str, given: str, error_type: str, message: str
+) -> None:
     failed = output(client, "call", {"activity": activity, "input": given})
-    assert failed.keys() == {"type", "message"}
-    assert failed["type"]
-    assert failed["message"]
+    assert failed == {"type": error_type, "message": message}
 
 
 def test_a_result_that_is_no_json_is_a_failure(client: httpx.Client) -> None:
@@ -155,7 +159,7 @@ def test_an_activity_that_fails_is_logged_with_its_traceback(client: httpx.Clien
     output(client, "call", {"activity": "fails", "input": "custom"})
     log = host.log.read_bytes()[before:].decode()
     assert "fails failed (" in log
-    assert "function_app.CustomError: one\ntwo" in log
+    assert "    function_app.CustomError: one\n    two" in log
 
 
 def test_a_retry_policy_is_kept_to(client: httpx.Client) -> None:
@@ -317,6 +321,10 @@ def test_nothing_of_all_this_was_abandoned(client: httpx.Client, host: HostProce
     assert "abandon" not in host.log.read_text().lower()
 
 
+class CustomFailure(Exception):
+    """An error of an app."""
+
+
 class Untellable(Exception):
     """An error that cannot even be told."""
 
@@ -324,15 +332,31 @@ class Untellable(Exception):
         raise ValueError("no text")
 
 
+def test_a_failure_is_told_as_the_real_host_tells_it() -> None:
+    error = CustomFailure("first line  \nsecond line")
+    error.__cause__ = KeyError("inner")
+    details = failure_of(error)
+    assert (details.errorType, details.errorMessage) == ("CustomFailure", "first line")
+    assert not details.HasField("innerFailure")
+    assert not details.isNonRetriable
+    stack = details.stackTrace.value
+    assert "KeyError: 'inner'" in stack
+    assert stack.index("KeyError") < stack.index("CustomFailure: first line")
+    assert "second line" in stack
+
+
 @pytest.mark.parametrize(
-    ("error", "text"),
+    ("error", "error_type", "text"),
     [
-        (OSError("no such file: \udcff.pdf"), "no such file: \\udcff.pdf"),
-        (Untellable(), "Untellable"),
-        (ValueError(), "ValueError"),
+        (OSError("no such file: \udcff.pdf"), "OSError", "no such file: \\udcff.pdf"),
+        (Untellable(), "(unknown)", "The exception cannot be shown as text."),
+        (ValueError(), "ValueError", ""),
+        (ValueError("a: b"), "ValueError", "a: b"),
     ],
 )
-def test_any_error_of_a_function_can_be_carried_to_its_orchestration(error: Exception, text: str) -> None:
+def test_any_error_of_a_function_can_be_carried_to_its_orchestration(
+    error: Exception, error_type: str, text: str
+) -> None:
     details = failure_of(error)
-    assert text in details.errorMessage
+    assert (details.errorType, details.errorMessage) == (error_type, text)
     assert details.SerializeToString()

@@ -254,7 +254,7 @@ def test_a_full_disk_is_said_so_loses_nothing_and_is_got_over(tmp_path: Path) ->
     assert seen["refused"]
     assert all(each.startswith("The task hub's file could not be written: ") for each in seen["refused"])
     assert (seen["instances"], seen["messages"], seen["handed"]) == (1, 0, 2)
-    assert 3 <= seen["fires"] <= 12  # about ten times in a second
+    assert 3 <= seen["fires"] <= 100  # about ten times in a second, and not as often as it can
     assert seen["after"] == [["done"], [None]]
     assert seen["check"] == "ok"
     assert seen["activities"] == 1  # a mail that could not be noted as sent is not sent again
