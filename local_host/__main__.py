@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import ipaddress
 import logging
 import os
 import signal
@@ -9,11 +10,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 import uvloop
 
+from local_host import logs, watch
 from local_host.errors import HostError
-from local_host.host import Options, RunningHost, hosted
+from local_host.host import LOOPBACK, Options, RunningHost, hosted
+
+WATCH_GRACE = 15.0
+"""Seconds beyond its own grace that a host which is watched has to end in."""
 
 _LOGGER = logging.getLogger("local_host")
 
@@ -23,35 +29,63 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     It is 0 after a stop, 1 when the host could not start, and 130 when it was interrupted while it started.
     """
-    parsed = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    logging.getLogger("local_host").setLevel(logging.INFO)
-    options = Options(parsed.app_dir, parsed.data, parsed.port, tuple(parsed.trusted_host), parsed.ephemeral)
-    signal.signal(signal.SIGINT, _interrupt)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    parsed = _parser().parse_args(given)
+    logs.configure({}, as_json=parsed.json_logs)
     try:
-        uvloop.run(_run(options))
+        if parsed.watch:
+            rest = [each for each in given[1:] if each != "--watch"]
+            grace = parsed.grace + WATCH_GRACE
+            return watch.watch(rest, parsed.app_dir, parsed.data, parsed.port, parsed.host, grace=grace)
+        signal.signal(signal.SIGINT, _interrupt)
+        return _run(parsed)
     except KeyboardInterrupt:
         return 130
     except HostError as error:
         print(f"local_host: {error}", file=sys.stderr)  # noqa: T201
         return 1
-    return 0
 
 
-async def _run(options: Options) -> None:
-    async with hosted(options) as running:
+def _run(parsed: argparse.Namespace) -> int:
+    if parsed.lifeline is not None:
+        watch.hold(parsed.lifeline, parsed.grace + WATCH_GRACE)
+    options = Options(
+        app_dir=parsed.app_dir,
+        data=parsed.data,
+        port=parsed.port,
+        address=parsed.host,
+        trusted_hosts=tuple(parsed.trusted_host),
+        ephemeral=parsed.ephemeral,
+        keys=parsed.keys,
+        grace=parsed.grace,
+        scheduler=parsed.scheduler,
+        listener=parsed.listener,
+    )
+    return uvloop.run(_serve(options, as_json=parsed.json_logs))
+
+
+async def _serve(options: Options, *, as_json: bool) -> NoReturn:
+    async with hosted(options, configure_log=lambda levels: logs.configure(levels, as_json=as_json)) as running:
         loop = asyncio.get_running_loop()
         for name in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(name, _stop, running)
         print(banner(running, options), flush=True)  # noqa: T201
         await running.serving
+    _end(0)  # here, since Python would wait for every thread, and one that is stuck cannot be ended
 
 
 def _stop(running: RunningHost) -> None:
     if running.server.should_exit:
-        os._exit(1)  # no thread can be ended from outside, and one that blocks would keep the process
+        _end(1)
     _LOGGER.info("Stopping when what runs has ended; a second signal stops at once")
     running.stop()
+
+
+def _end(status: int) -> NoReturn:
+    """End the process without waiting for its threads."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
@@ -60,25 +94,44 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 
 def banner(running: RunningHost, options: Options) -> str:
-    """Return what the host says of itself when it has started: routes, other functions, and where the data lies."""
+    """Return what the host says of itself when it has started: its functions, its engine, and who may call."""
     lines = ["", "Functions:", ""]
     for endpoint in sorted(running.endpoints, key=lambda each: each.function.name):
         methods = ",".join(endpoint.function.methods) or "any method"
         lines.append(f"  {endpoint.function.name}: [{methods}] {running.url}/{endpoint.template.text.lstrip('/')}")
+    schedules = running.timers.schedules
     others = sorted((each.name, each.trigger_type) for each in running.app.functions if each.route is None)
-    lines += ["", *(f"  {name}: {kind}" for name, kind in others)]
-    lines += ["", f"Data:     {options.data.resolve()}", f"App:      {running.app.folder}"]
+    lines.append("")
+    lines += [f"  {name}: {kind}{f' {schedules[name]}' if name in schedules else ''}" for name, kind in others]
+    if running.app.not_run:
+        lines += ["", "Not run:", ""]
+        lines += [f"  {each.name}: {each.reason}" for each in sorted(running.app.not_run, key=lambda each: each.name)]
+    keys = f"by the keys in {options.data.resolve() / 'keys.json'}" if options.keys else "without keys"
+    reach = (
+        "this machine only" if ipaddress.ip_address(options.address).is_loopback else f"all who reach {options.address}"
+    )
+    lines += ["", f"Engine:   {running.engine.description}", f"Access:   {reach}, {keys}"]
+    lines += [f"Data:     {options.data.resolve()}", f"App:      {running.app.folder}"]
     lines += [f"Serving:  {running.url} (Ctrl-C stops it)", ""]
     return "\n".join(lines)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m local_host", description="Hosts an Azure Functions Python v2 app.")
-    start = parser.add_subparsers(dest="command", required=True).add_parser("start", help="host an app")
+    commands = parser.add_subparsers(dest="command", required=True)
+    start = commands.add_parser("start", help="host an app", allow_abbrev=False)
     start.add_argument("--app-dir", type=Path, default=Path(), help="the folder with function_app.py")
     start.add_argument("--port", type=_port, default=7071, help="the HTTP port; 0 takes a free one")
     start.add_argument("--data", type=Path, default=Path(".data"), help="the folder for all that is written")
     start.add_argument("--ephemeral", action="store_true", help="forget the instances when the host stops")
+    start.add_argument("--keys", action="store_true", help="ask for the key of each function's authLevel")
+    start.add_argument(
+        "--host",
+        type=_address,
+        default=LOOPBACK,
+        metavar="ADDRESS",
+        help="the IP address to listen on; other than loopback's, such as 0.0.0.0, it needs --keys",
+    )
     start.add_argument(
         "--trusted-host",
         action="append",
@@ -86,6 +139,18 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="a name that the host may be called by besides localhost, for a port that is forwarded here",
     )
+    start.add_argument(
+        "--scheduler",
+        metavar="CONNECTION",
+        help="work for a Durable Task Scheduler: 'Endpoint=...;TaskHub=...;Authentication=...'",
+    )
+    start.add_argument(
+        "--grace", type=_seconds, default=10.0, help="seconds that functions have to end when the host stops"
+    )
+    start.add_argument("--watch", action="store_true", help="start anew when a file of the app has changed")
+    start.add_argument("--json-logs", action="store_true", help="log a JSON object a line")
+    start.add_argument("--listener", type=int, help=argparse.SUPPRESS)  # of the process that watches the files
+    start.add_argument("--lifeline", type=int, help=argparse.SUPPRESS)
     return parser
 
 
@@ -94,6 +159,23 @@ def _port(text: str) -> int:
     if not 0 <= port <= 65535:
         raise argparse.ArgumentTypeError(f"a port is a number from 0 to 65535, not '{text}'")
     return port
+
+
+def _address(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(LOOPBACK if text == "localhost" else text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is no IP address") from None
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"the grace is a number of seconds from 0 to 3600, not '{text}'")
+    return seconds
 
 
 if __name__ == "__main__":

@@ -1,75 +1,86 @@
-"""The host: task hub, worker, functions and HTTP server of one app."""
+"""The host: engine, functions, timers and HTTP server of one app."""
 
 import asyncio
+import ipaddress
+import logging
 import os
-import socket
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import override
+from typing import Any
 
-import grpc.aio
-import uvicorn
-from durabletask.internal import orchestrator_service_pb2_grpc as stubs
-from durabletask.internal.grpc_interceptor import DefaultAsyncClientInterceptorImpl
 from starlette.applications import Starlette
-from starlette.responses import PlainTextResponse
-from starlette.routing import BaseRoute
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
+from local_host.admin import Admin
 from local_host.app_loader import App, load_app, load_environment
 from local_host.client_binding import client_configuration
 from local_host.direct_client import install as install_direct_client
 from local_host.durable import DurableFunctions
+from local_host.embedded import embedded_engine
+from local_host.engine import Engine
 from local_host.errors import HostError
-from local_host.http_trigger import Endpoint, HttpTriggers, endpoints_of
+from local_host.functions import Function, NotRun
+from local_host.host_json import HostSettings, host_settings
+from local_host.http_trigger import Endpoint, HttpTriggers, body_limit, endpoints_of
 from local_host.invocation import Invoker
+from local_host.keys import Keys, load_keys
 from local_host.management import management_routes
-from local_host.management_shapes import MANAGEMENT_PREFIX
-from local_host.task_hub import TaskHub, TaskHubError
-from local_host.task_hub.clock import Clock
-from local_host.task_hub.hub import MESSAGE_LIMITS
-from local_host.worker import InProcessWorker
+from local_host.routing import compile_template
+from local_host.scheduler.connection import parse_connection
+from local_host.scheduler.engine import scheduler_engine
+from local_host.server import Server, listen, server_config
+from local_host.task_hub.clock import Clock, SystemClock
+from local_host.timer_trigger import TimerTriggers
+from local_host.web import WebFront, cors_of, names_of, reserved
 
 DATA_VARIABLE = "LOCAL_HOST_DATA"
 """The environment variable that tells the app where to keep what it writes locally."""
 
 LOOPBACK = "127.0.0.1"
 
+_LOGGER = logging.getLogger("local_host")
+
 
 @dataclass(frozen=True)
 class Options:
-    """What the user chose: the app's folder, the data folder, and the port (0 takes a free one).
+    """What the user chose: the app's folder, the data folder, the IP address and the port (0 takes a free one).
 
     ``trusted_hosts`` are names that the host may be called by besides those of loopback; ``ephemeral`` forgets the
-    instances when the host stops.
+    instances when the host stops; ``keys`` asks each request for the key of its ``authLevel``; ``grace`` is how many
+    seconds functions that run have to end when the host stops. ``scheduler`` is the connection string of a Durable Task
+    Scheduler to work for, and ``listener`` the descriptor of a socket that a parent process listens on.
     """
 
     app_dir: Path
     data: Path
     port: int = 7071
+    address: str = LOOPBACK
     trusted_hosts: tuple[str, ...] = ()
     ephemeral: bool = False
+    keys: bool = False
+    grace: float = 10.0
+    scheduler: str | None = None
+    listener: int | None = None
 
-
-class Server(uvicorn.Server):
-    """uvicorn's server, except that whoever runs the host handles the signals."""
-
-    @override
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
+    @property
+    def is_private(self) -> bool:
+        """Whether only this machine can reach the host."""
+        return ipaddress.ip_address(self.address).is_loopback
 
 
 @dataclass(frozen=True)
 class RunningHost:
-    """A host that serves an app from its task hub."""
+    """A host that serves an app."""
 
     url: str
     app: App
     endpoints: list[Endpoint]
-    hub: TaskHub
+    timers: TimerTriggers
+    admin: Admin
+    engine: Engine
+    invoker: Invoker
     server: Server
     serving: asyncio.Task[None]
 
@@ -79,61 +90,127 @@ class RunningHost:
 
 
 @asynccontextmanager
-async def hosted(options: Options, clock: Clock | None = None) -> AsyncIterator[RunningHost]:
+async def hosted(
+    options: Options,
+    clock: Clock | None = None,
+    configure_log: Callable[[Mapping[str, str]], None] = lambda _levels: None,
+) -> AsyncIterator[RunningHost]:
     """Host an app for as long as the context lasts. A clock other than the machine's is for tests.
 
-    Raises ``HostError`` when the host cannot start, and whatever the app's own code raises when it is imported.
+    ``configure_log`` is called with the levels of ``host.json`` before the app is imported. Raises ``HostError`` when
+    the host cannot start, and whatever the app's own code raises when it is imported.
     """
+    scheduler_variables = dict(os.environ)  # what local.settings.json says of schedulers is meant for the real host
     async with AsyncExitStack() as stack:
-        listener = stack.enter_context(_listen(options.port))
-        address = f"{LOOPBACK}:{listener.getsockname()[1]}"
-        _prepare_environment(options, address)
-        app = load_app(options.app_dir)
-        endpoints = endpoints_of(app.functions, app.route_prefix)
+        if not options.keys and not options.is_private:
+            raise HostError(f"At {options.address} others could call the app. Ask for keys with --keys.")
+        listener = stack.enter_context(listen(options.address, options.port, options.listener))
+        address = _called(options.address, listener.getsockname()[1])
+        document = _prepare_environment(options, address)
+        settings = host_settings(options.app_dir / "host.json", os.environ)
+        configure_log(settings.log_levels)
+        for warning in settings.warnings:
+            _LOGGER.warning(warning)
+        keys = load_keys(options.data) if options.keys else None
+        app = _with_own_routes(load_app(options.app_dir))
 
-        hub = await _start_hub(options, app, clock)
-        stack.push_async_callback(hub.stop)
-        configuration = client_configuration(hub, f"http://{address}", app.hub_name)
-        stack.callback(install_direct_client(configuration, hub))
-        invoker = Invoker(app.folder, configuration)
-        stack.push_async_callback(asyncio.to_thread, invoker.close)  # signals are still handled while it waits
-        functions = DurableFunctions(app.functions, invoker)
-        worker = InProcessWorker(hub, functions)
-        hub.connect(worker)
-        stack.push_async_callback(worker.drain)
-        stack.callback(hub.release_waiting)
-        channel = await stack.enter_async_context(_channel(hub))
+        connection = options.scheduler or scheduler_variables.get(settings.scheduler_variable)
+        engine = await stack.enter_async_context(_engine(options, settings, connection, clock))
+        configuration = _configure_clients(engine, settings, f"http://{address}", keys)
+        if engine.hub is not None:
+            stack.callback(install_direct_client(configuration, engine.hub))
+        invoker = Invoker(configuration, settings.function_timeout)
+        stack.callback(invoker.close)
+        hub_clock = engine.hub.clock if engine.hub is not None else SystemClock()
+        timers = TimerTriggers(app.functions, invoker.invoke, options.data / "timers", hub_clock)
+        app = _without(app, timers.not_run)
+        functions = DurableFunctions(app.functions, invoker, settings)
+        endpoints = endpoints_of(app.functions, settings.route_prefix)
+        admin = Admin(app, timers.run_now, keys)
+        front = WebFront(
+            HttpTriggers(endpoints, invoker, keys, body_limit(os.environ)),
+            _management(engine, settings, functions, keys),
+            admin,
+            names_of(options.trusted_hosts, any_name=not options.is_private),
+            keys=keys,
+            cors=cors_of(document),
+        )
+        server = Server(server_config(front, options.grace))
 
-        management = management_routes(
-            stubs.TaskHubSidecarServiceStub(channel),  # type: ignore[no-untyped-call]
-            task_hub=app.hub_name,
+        engine.work(functions, settings.slots)
+        if engine.hub is not None:
+            engine.hub.attend(timers)
+        timers.start()
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        running = RunningHost(f"http://{address}", app, endpoints, timers, admin, engine, invoker, server, serving)
+        try:
+            yield running
+        finally:
+            await _wind_down(running, options.grace)
+
+
+async def _wind_down(running: RunningHost, grace: float) -> None:
+    """Take nothing more, and let what runs end, as far as it does within the grace."""
+    running.stop()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(grace + 1):
+            await running.serving
+            await running.timers.stop()
+            await running.admin.drain()
+            await running.engine.drain()
+    if running.invoker.running:
+        _LOGGER.warning(
+            "Still running after %g s, and cut off: %s. What the task hub has handed out is done again",
+            *(grace, ", ".join(running.invoker.running)),
+        )
+
+
+def _configure_clients(engine: Engine, settings: HostSettings, base_url: str, keys: Keys | None) -> str:
+    return client_configuration(
+        engine.address,
+        engine.credential,
+        base_url,
+        settings.hub_name,
+        use_forwarded_host=settings.use_forwarded_host,
+        code=keys.durable if keys is not None else None,
+    )
+
+
+def _management(engine: Engine, settings: HostSettings, functions: DurableFunctions, keys: Keys | None) -> ASGIApp:
+    return Starlette(
+        routes=management_routes(
+            engine.stub,
+            task_hub=settings.hub_name,
             orchestrator_names=functions.orchestrator_names,
             entity_names=functions.entity_names,
+            overridable=settings.replaceable,
+            use_forwarded_host=settings.use_forwarded_host,
+            code=keys.durable if keys is not None else None,
         )
-        web_app = _web_app(management, HttpTriggers(endpoints, invoker), options.trusted_hosts)
-        server = Server(_server_config(web_app))
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
-        stack.push_async_callback(_finish, server, serving)
-        yield RunningHost(f"http://{address}", app, endpoints, hub, server, serving)
+    )
 
 
-async def _start_hub(options: Options, app: App, clock: Clock | None) -> TaskHub:
-    hub = TaskHub(None if options.ephemeral else options.data, name=app.hub_name, clock=clock)
-    try:
-        await hub.start()
-    except TaskHubError as error:
-        raise HostError(str(error)) from None
-    return hub
+def _engine(
+    options: Options, settings: HostSettings, connection: str | None, clock: Clock | None
+) -> AbstractAsyncContextManager[Engine]:
+    if connection is not None:
+        return scheduler_engine(parse_connection(connection, settings.hub_name), settings)
+    return embedded_engine(None if options.ephemeral else options.data, settings, clock)
 
 
-def _channel(hub: TaskHub) -> grpc.aio.Channel:
-    """A channel to the hub that shows its credential with each call."""
-    interceptors = [DefaultAsyncClientInterceptorImpl(list(hub.metadata))]
-    return grpc.aio.insecure_channel(hub.address, options=MESSAGE_LIMITS, interceptors=interceptors)
+def _called(address: str, port: int) -> str:
+    """The authority of the host's own URLs."""
+    parsed = ipaddress.ip_address(address)
+    if parsed.is_unspecified:
+        return f"{LOOPBACK}:{port}"
+    return f"[{address}]:{port}" if parsed.version == 6 else f"{address}:{port}"
 
 
-def _prepare_environment(options: Options, address: str) -> None:
-    """Tell the app what Azure and the official tools tell it, and where its data folder is."""
+def _prepare_environment(options: Options, address: str) -> dict[str, Any]:
+    """Tell the app what Azure and the official tools tell it, and where its data folder is.
+
+    Gives ``local.settings.json``.
+    """
     try:
         options.data.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
@@ -142,55 +219,37 @@ def _prepare_environment(options: Options, address: str) -> None:
     os.environ["WEBSITE_HOSTNAME"] = address
     os.environ.setdefault("AZURE_FUNCTIONS_ENVIRONMENT", "Development")
     os.environ.setdefault("FUNCTIONS_WORKER_RUNTIME", "python")
-    load_environment(options.app_dir)
+    return load_environment(options.app_dir)
 
 
-def _web_app(management: list[BaseRoute], triggers: HttpTriggers, trusted_hosts: tuple[str, ...]) -> ASGIApp:
-    """The management API below its prefix, the functions everywhere else, to those who call the host by its names.
-
-    A page could call this host by a name of its own that resolves to loopback; such names are refused.
-    """
-    managing: ASGIApp = Starlette(routes=management)
-    trusted = {LOOPBACK, "localhost", *trusted_hosts}
-
-    async def web_app(scope: Scope, receive: Receive, send: Send) -> None:
-        host = next((value for name, value in scope["headers"] if name == b"host"), b"").decode("latin-1")
-        if host.partition(":")[0].lower() not in trusted:
-            await PlainTextResponse("Invalid host header", 400)(scope, receive, send)
-        elif f"{scope['path']}/".startswith(f"{MANAGEMENT_PREFIX}/"):
-            await managing(scope, receive, send)
-        else:
-            await triggers(scope, receive, send)
-
-    return web_app
+def _with_own_routes(app: App) -> App:
+    """Leave out the functions whose routes cannot be, as the real host does, which runs the others."""
+    return _without(app, {each.name: reason for each in app.functions if (reason := _why_no_route(each)) is not None})
 
 
-def _server_config(web_app: ASGIApp) -> uvicorn.Config:
-    return uvicorn.Config(
-        web_app,
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=10,
+def _why_no_route(function: Function) -> str | None:
+    if function.route is None:
+        return None
+    if reserved(function.route):
+        return f"its route '{function.route}' begins like one of the host's own"
+    try:
+        compile_template(function.route)
+    except HostError as error:
+        return str(error)
+    return None
+
+
+def _without(app: App, reasons: Mapping[str, str]) -> App:
+    """Move functions to those that are not run."""
+    return replace(
+        app,
+        functions=tuple(each for each in app.functions if each.name not in reasons),
+        not_run=(
+            *app.not_run,
+            *(
+                NotRun(each.name, each.trigger_type, reasons[each.name])
+                for each in app.functions
+                if each.name in reasons
+            ),
+        ),
     )
-
-
-async def _finish(server: Server, serving: asyncio.Task[None]) -> None:
-    server.should_exit = True
-    await serving
-
-
-@contextmanager
-def _listen(port: int) -> Iterator[socket.socket]:
-    # The protocol is named, since asyncio sends small answers at once only where it sees that it is TCP.
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((LOOPBACK, port))
-            # From here on no other host can take the port, and what comes before the server is ready waits for it.
-            listener.listen()
-        except OSError:
-            raise HostError(f"Port {port} is in use. Choose another one with --port.") from None
-        yield listener

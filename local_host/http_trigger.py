@@ -1,5 +1,6 @@
 """HTTP triggers: a request to ``func.HttpRequest``, and what the function returns to a response."""
 
+import asyncio
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,12 +14,17 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from local_host.errors import HostError
 from local_host.functions import Function
 from local_host.invocation import InvocationError, Invoker
+from local_host.keys import Keys, permitted, unauthorized
 from local_host.routing import Template, compile_template
 
 MAX_BODY = 100 * 1024 * 1024
 """Bytes of a request's body that the host takes, as Azure's host does."""
+
+BODY_LIMIT_VARIABLE = "FUNCTIONS_REQUEST_BODY_SIZE_LIMIT"
+"""The app setting that takes the place of ``MAX_BODY``."""
 
 _LOGGER = logging.getLogger("local_host")
 
@@ -45,12 +51,28 @@ def endpoints_of(functions: Iterable[Function], route_prefix: str) -> list[Endpo
     return sorted(endpoints, key=lambda endpoint: endpoint.template.precedence)
 
 
-class HttpTriggers:
-    """An ASGI app that serves the HTTP functions."""
+def body_limit(environment: Mapping[str, str]) -> int:
+    """Return how many bytes the body of a request may have. Raises ``HostError`` for a setting that is no number."""
+    text = environment.get(BODY_LIMIT_VARIABLE, str(MAX_BODY))
+    if not (text.isascii() and text.isdecimal() and len(text) <= 18):
+        raise HostError(f"The app setting {BODY_LIMIT_VARIABLE} must be a number of bytes, not '{text}'.")
+    return int(text)
 
-    def __init__(self, endpoints: list[Endpoint], invoker: Invoker) -> None:
+
+class HttpTriggers:
+    """An ASGI app that serves the HTTP functions. With ``keys``, each asks for the key of its ``authLevel``."""
+
+    def __init__(
+        self, endpoints: list[Endpoint], invoker: Invoker, keys: Keys | None = None, max_body: int = MAX_BODY
+    ) -> None:
         self._endpoints = endpoints
         self._invoker = invoker
+        self._keys = keys
+        self._max_body = max_body
+
+    def takes(self, scope: Scope) -> bool:
+        """Whether a function takes a request."""
+        return self._find(Request(scope)) is not None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -59,6 +81,8 @@ class HttpTriggers:
             response = await self._answer(request)
         except ClientDisconnect:
             return
+        except asyncio.CancelledError:  # the host stops, and the grace is over
+            response = PlainTextResponse("The host is stopping.", 503)
         await response(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
@@ -66,7 +90,9 @@ class HttpTriggers:
         if found is None:
             return PlainTextResponse("Not Found", 404)
         function, route_params = found
-        body = await read_body(request, MAX_BODY)
+        if not permitted(self._keys, function.auth_level, request.scope):
+            return unauthorized()
+        body = await read_body(request, self._max_body)
         if body is None:
             return PlainTextResponse("Payload Too Large", 413)
         given = to_sdk_request(request, route_params, body)

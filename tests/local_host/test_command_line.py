@@ -202,9 +202,11 @@ def test_a_folder_without_an_app_is_refused(tmp_path: Path, make: bool) -> None:
     assert "--app-dir" in sentence
 
 
-def test_a_route_that_is_malformed_is_refused_by_name(tmp_path: Path) -> None:
-    source = '@app.route("x/{id:integer}")\ndef f(req: func.HttpRequest) -> str:\n    return ""\n'
-    assert "'api/x/{id:integer}'" in refused("--app-dir", app_of(tmp_path, source), "--data", tmp_path / "data")
+def test_an_address_that_others_reach_needs_keys(tmp_path: Path) -> None:
+    arguments = ("--app-dir", APPS / "prefixed", "--data", tmp_path / "data")
+    for address in ("0.0.0.0", "::"):
+        assert "Ask for keys with --keys." in refused(*arguments, "--host", address)
+    assert ended(*arguments, "--host", "here")[0] == 2
 
 
 def test_settings_that_are_broken_are_refused(tmp_path: Path) -> None:
@@ -277,3 +279,48 @@ def test_a_relative_data_folder_reaches_the_app_as_an_absolute_one(tmp_path: Pat
     relative = Path(os.path.relpath(tmp_path / "data"))
     with host_process(relative, app_dir=app) as host, host.client() as client:
         assert client.get("/api/environment/LOCAL_HOST_DATA").text == str(tmp_path / "data")
+
+
+# What it does not run
+
+
+NOT_RUN = """
+@app.queue_trigger(arg_name="message", queue_name="q", connection="C")
+def on_message(message: func.QueueMessage) -> None: ...
+
+@app.route("x/{id:integer}")
+def malformed(req: func.HttpRequest) -> str: return ""
+
+@app.route("admin/x")
+def reserved(req: func.HttpRequest) -> str: return ""
+
+@app.timer_trigger(arg_name="timer", schedule="every day")
+def never(timer: func.TimerRequest) -> None: ...
+
+@app.timer_trigger(arg_name="timer", schedule="0 0 3 * * *")
+def nightly(timer: func.TimerRequest) -> None: ...
+"""
+
+
+def test_what_cannot_run_is_named_with_the_reason_and_the_others_work(tmp_path: Path) -> None:
+    with (
+        host_process(tmp_path / "data", app_dir=app_of(tmp_path, ENVIRONMENT + NOT_RUN)) as host,
+        host.client() as client,
+    ):
+        lines = [line.strip() for line in host.log.read_text().splitlines()]
+        assert client.get("/api/environment/NOTHING").text == "not set"
+        assert client.get("/api/x/1").status_code == 404
+        described = {each["name"]: each.get("errors") for each in client.get("/admin/functions").json()}
+    not_run = dict(line.split(": ", 1) for line in lines[lines.index("Not run:") + 2 : lines.index("Not run:") + 6])
+    assert not_run["on_message"] == "this host has no queueTrigger"
+    assert "unknown constraint 'integer'" in not_run["malformed"]
+    assert "'admin/x' begins like one of the host's own" in not_run["reserved"]
+    assert "'every day'" in not_run["never"]
+    assert any(line.startswith("nightly: timerTrigger 0 0 3 * * *") for line in lines)
+    assert described == {"environment": None, "nightly": None, **{name: [why] for name, why in not_run.items()}}
+
+
+def test_bindings_that_do_not_fit_end_it_with_a_sentence(tmp_path: Path) -> None:
+    app = app_of(tmp_path, '@app.route("x")\ndef f(req: func.HttpRequest, other: str) -> str: return ""\n')
+    sentence = refused("--app-dir", app, "--data", tmp_path / "data")
+    assert sentence == "local_host: The function 'f' cannot be loaded: its parameter 'other' has no binding."

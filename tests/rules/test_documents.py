@@ -45,7 +45,8 @@ def test_every_curl_line_in_readme_goes_to_a_route_of_the_code(app: App) -> None
     known = {re.sub(r"\{[^}]+\}", "{}", path) for _, path in routes(app)}
     called = re.findall(r"curl[^\n]*?localhost:7071(/[^\s'\"\\]*)", README)
     assert len(called) >= 6
-    for path in called:
+    own = ("/admin/", "/runtime/")  # the host's own, which the tests of the host hold README to
+    for path in (each for each in called if not each.startswith(own)):
         generic = re.sub(r"(?<=/)(\$[A-Z_]+|[a-z]+-1)(?=/|$)", "{}", path)
         assert generic in known, path
 
