@@ -28,8 +28,6 @@ from local_host.invocation import Invoker
 from local_host.keys import Keys, load_keys
 from local_host.management import management_routes
 from local_host.routing import compile_template
-from local_host.scheduler.connection import parse_connection
-from local_host.scheduler.engine import scheduler_engine
 from local_host.server import Server, listen, server_config
 from local_host.task_hub.clock import Clock, SystemClock
 from local_host.timer_trigger import TimerTriggers
@@ -194,6 +192,10 @@ def _engine(
     options: Options, settings: HostSettings, connection: str | None, clock: Clock | None
 ) -> AbstractAsyncContextManager[Engine]:
     if connection is not None:
+        # Azure's libraries take 20 MB and a while to import, which is for those only who use them.
+        from local_host.scheduler.connection import parse_connection
+        from local_host.scheduler.engine import scheduler_engine
+
         return scheduler_engine(parse_connection(connection, settings.hub_name), settings)
     return embedded_engine(None if options.ephemeral else options.data, settings, clock)
 
