@@ -21,7 +21,7 @@ from local_host.durable import DurableFunctions
 from local_host.embedded import embedded_engine
 from local_host.engine import Engine
 from local_host.errors import HostError
-from local_host.functions import Function, NotRun
+from local_host.functions import DURABLE_CLIENT, Function, NotRun
 from local_host.host_json import HostSettings, host_settings
 from local_host.http_trigger import Endpoint, HttpTriggers, body_limit, endpoints_of
 from local_host.invocation import Invoker
@@ -110,7 +110,7 @@ async def hosted(
         for warning in settings.warnings:
             _LOGGER.warning(warning)
         keys = load_keys(options.data) if options.keys else None
-        app = _with_own_routes(load_app(options.app_dir))
+        app = _runnable(load_app(options.app_dir))
 
         connection = options.scheduler or scheduler_variables.get(settings.scheduler_variable)
         engine = await stack.enter_async_context(_engine(options, settings, connection, clock))
@@ -224,12 +224,17 @@ def _prepare_environment(options: Options, address: str) -> dict[str, Any]:
     return load_environment(options.app_dir)
 
 
-def _with_own_routes(app: App) -> App:
-    """Leave out the functions whose routes cannot be, as the real host does, which runs the others."""
-    return _without(app, {each.name: reason for each in app.functions if (reason := _why_no_route(each)) is not None})
+def _runnable(app: App) -> App:
+    """Leave out the functions whose routes or clients cannot be, as the real host does, which runs the others."""
+    reasons = {each.name: _why_not(each, app.settings.hub_name) for each in app.functions}
+    return _without(app, {name: reason for name, reason in reasons.items() if reason is not None})
 
 
-def _why_no_route(function: Function) -> str | None:
+def _why_not(function: Function, hub_name: str) -> str | None:
+    for binding in function.bindings:
+        hub = binding.get("taskHub") if binding["type"] == DURABLE_CLIENT else None
+        if hub and hub.lower() != hub_name.lower():
+            return f"its durable client is for the task hub '{hub}', and this host has '{hub_name}'"
     if function.route is None:
         return None
     if reserved(function.route):

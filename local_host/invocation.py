@@ -53,6 +53,7 @@ class RetryContext:
     retry_count: int = 0
     max_retry_count: int = 0
     exception: None = None
+    rpc_exception: None = None  # the name that Microsoft's worker has for it
 
 
 class Context(func.Context):

@@ -294,6 +294,10 @@ def malformed(req: func.HttpRequest) -> str: return ""
 @app.route("admin/x")
 def reserved(req: func.HttpRequest) -> str: return ""
 
+@app.route("elsewhere")
+@app.durable_client_input(client_name="client", task_hub="Other")
+def elsewhere(req: func.HttpRequest, client: str) -> str: return ""
+
 @app.timer_trigger(arg_name="timer", schedule="every day")
 def never(timer: func.TimerRequest) -> None: ...
 
@@ -311,11 +315,12 @@ def test_what_cannot_run_is_named_with_the_reason_and_the_others_work(tmp_path: 
         assert client.get("/api/environment/NOTHING").text == "not set"
         assert client.get("/api/x/1").status_code == 404
         described = {each["name"]: each.get("errors") for each in client.get("/admin/functions").json()}
-    not_run = dict(line.split(": ", 1) for line in lines[lines.index("Not run:") + 2 : lines.index("Not run:") + 6])
+    not_run = dict(line.split(": ", 1) for line in lines[lines.index("Not run:") + 2 : lines.index("Not run:") + 7])
     assert not_run["on_message"] == "this host has no queueTrigger"
     assert "unknown constraint 'integer'" in not_run["malformed"]
     assert "'admin/x' begins like one of the host's own" in not_run["reserved"]
     assert "'every day'" in not_run["never"]
+    assert not_run["elsewhere"] == "its durable client is for the task hub 'Other', and this host has 'TestHubName'"
     assert any(line.startswith("nightly: timerTrigger 0 0 3 * * *") for line in lines)
     assert described == {"environment": None, "nightly": None, **{name: [why] for name, why in not_run.items()}}
 
