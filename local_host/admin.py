@@ -13,13 +13,13 @@ from enum import Enum
 from typing import Any
 from urllib.parse import quote
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from local_host.app_loader import App
 from local_host.functions import TIMER_TRIGGER, Function, NotRun
-from local_host.http_trigger import read_body
+from local_host.http_trigger import read_body, respond
 from local_host.keys import ADMIN, ANONYMOUS, Keys, permitted, unauthorized
 
 PREFIX = "/admin"
@@ -66,12 +66,7 @@ class Admin:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        request = Request(scope, receive)
-        try:
-            response = await self._answer(request)
-        except ClientDisconnect:
-            return
-        await response(scope, receive, send)
+        await respond(self._answer, scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:  # noqa: PLR0911  # a row a route
         path = str(request.scope["path"])[len(PREFIX) :].lower().strip("/").split("/")

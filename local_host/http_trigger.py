@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,14 +76,7 @@ class HttpTriggers:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        request = Request(scope, receive)
-        try:
-            response = await self._answer(request)
-        except ClientDisconnect:
-            return
-        except asyncio.CancelledError:  # the host stops, and the grace is over
-            response = PlainTextResponse("The host is stopping.", 503)
-        await response(scope, receive, send)
+        await respond(self._answer, scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
         found = self._find(request)
@@ -113,6 +106,17 @@ class HttpTriggers:
                 if params is not None:
                     return endpoint.function, params
         return None
+
+
+async def respond(answer: Callable[[Request], Awaitable[Response]], scope: Scope, receive: Receive, send: Send) -> None:
+    """Send what ``answer`` gives for a request, unless its client has gone."""
+    try:
+        response = await answer(Request(scope, receive))
+    except ClientDisconnect:
+        return
+    except asyncio.CancelledError:  # the host stops, and the grace is over
+        response = PlainTextResponse("The host is stopping.", 503)
+    await response(scope, receive, send)
 
 
 async def read_body(request: Request, limit: int) -> bytes | None:

@@ -1,6 +1,7 @@
 """A scheduler's engine on a loop of its own, a scheduler that keeps what it is told, and a net that can be cut."""
 
 import asyncio
+import json
 import queue
 import sys
 import threading
@@ -13,7 +14,7 @@ from typing import Any
 
 import grpc
 from azure.core.credentials import AccessToken
-from durabletask.client import TaskHubGrpcClient
+from durabletask.client import OrchestrationState, TaskHubGrpcClient
 from durabletask.internal import orchestrator_service_pb2 as pb
 from durabletask.internal import orchestrator_service_pb2_grpc as stubs
 from google.protobuf import empty_pb2
@@ -310,3 +311,17 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         pass
     finally:
         writer.close()
+
+
+def ended(hub: HubControl, instance_id: str) -> OrchestrationState:
+    """Wait for the end of an orchestration."""
+    state = hub.client.wait_for_orchestration_completion(instance_id, timeout=30)
+    assert state is not None
+    return state
+
+
+def output(hub: HubControl, name: str, given: Any = None) -> Any:
+    """Run an orchestration to its end, which has to be a success."""
+    state = ended(hub, hub.start(name, given))
+    assert state.failure_details is None, state.failure_details
+    return json.loads(state.serialized_output or "null")

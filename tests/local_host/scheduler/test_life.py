@@ -9,11 +9,10 @@ from typing import Any
 
 import grpc
 import pytest
-from durabletask.client import OrchestrationState
 
 from local_host.scheduler.connection import parse_connection
 from local_host.testing import HubControl, running_hub
-from tests.local_host.scheduler.support import Net, connection_to, running_engine
+from tests.local_host.scheduler.support import Net, connection_to, ended, output, running_engine
 from tests.polling import until
 
 
@@ -22,20 +21,6 @@ def hub() -> Iterator[HubControl]:
     """The hub that plays the scheduler."""
     with running_hub() as hub:
         yield hub
-
-
-def ended(hub: HubControl, instance_id: str) -> OrchestrationState:
-    """Wait for the end of an orchestration."""
-    state = hub.client.wait_for_orchestration_completion(instance_id, timeout=30)
-    assert state is not None
-    return state
-
-
-def output(hub: HubControl, name: str, given: Any = None) -> Any:
-    """Run an orchestration to its end, which has to be a success."""
-    state = ended(hub, hub.start(name, given))
-    assert state.failure_details is None, state.failure_details
-    return json.loads(state.serialized_output or "null")
 
 
 def test_a_drain_waits_for_what_runs_which_is_not_handed_out_again(hub: HubControl) -> None:

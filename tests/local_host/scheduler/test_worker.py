@@ -7,11 +7,10 @@ from typing import Any
 
 import azure.functions as func
 import pytest
-from durabletask.client import OrchestrationState
 from durabletask.entities import EntityInstanceId
 
 from local_host.testing import HubControl, running_hub
-from tests.local_host.scheduler.support import EngineControl, connection_to, running_engine
+from tests.local_host.scheduler.support import EngineControl, connection_to, ended, output, running_engine
 
 
 @pytest.fixture(scope="module")
@@ -26,20 +25,6 @@ def engine(hub: HubControl) -> Iterator[EngineControl]:
     """An engine that works for it."""
     with running_engine(connection_to(hub)) as engine:
         yield engine
-
-
-def ended(hub: HubControl, instance_id: str) -> OrchestrationState:
-    """Wait for the end of an orchestration."""
-    state = hub.client.wait_for_orchestration_completion(instance_id, timeout=30)
-    assert state is not None
-    return state
-
-
-def output(hub: HubControl, name: str, given: Any = None) -> Any:
-    """Run an orchestration to its end, which has to be a success."""
-    state = ended(hub, hub.start(name, given))
-    assert state.failure_details is None, state.failure_details
-    return json.loads(state.serialized_output or "null")
 
 
 def failure(hub: HubControl, name: str, given: Any = None) -> str:
