@@ -5,8 +5,10 @@ import asyncio
 import ipaddress
 import logging
 import os
+import re
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -41,9 +43,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(parsed)
     except KeyboardInterrupt:
         return 130
-    except HostError as error:
-        print(f"local_host: {error}", file=sys.stderr)  # noqa: T201
+    except Exception as error:  # noqa: BLE001  # the app's own, for which the host can only tell it
+        _tell(error, parsed)
         return 1
+
+
+def _tell(error: Exception, parsed: argparse.Namespace) -> None:
+    """Say why the host does not run: in a sentence, or by the traceback of the app's own code."""
+    trace = error.__traceback__
+    while trace is not None and not trace.tb_frame.f_code.co_filename.startswith(f"{parsed.app_dir.resolve()}{os.sep}"):
+        trace = trace.tb_next
+    raised = (type(error), error, trace if trace is not None else error.__traceback__)
+    if parsed.json_logs:
+        is_told = isinstance(error, HostError)
+        _LOGGER.critical("%s", error if is_told else "The app failed", exc_info=None if is_told else raised)
+    elif isinstance(error, HostError):
+        print(f"local_host: {error}", file=sys.stderr)  # noqa: T201
+    else:
+        traceback.print_exception(*raised)
 
 
 def _run(parsed: argparse.Namespace) -> int:
@@ -75,9 +92,10 @@ async def _serve(options: Options, *, as_json: bool) -> NoReturn:
 
 
 def _stop(running: RunningHost) -> None:
-    if running.server.should_exit:
+    if running.deadline is not None:
         _end(1)
     _LOGGER.info("Stopping when what runs has ended; a second signal stops at once")
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # what is cut off is told by the host
     running.stop()
 
 
@@ -95,21 +113,19 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 def banner(running: RunningHost, options: Options) -> str:
     """Return what the host says of itself when it has started: its functions, its engine, and who may call."""
-    lines = ["", "Functions:", ""]
+    lines = ["", "Functions:", "" if running.app.functions else "  (none)"]
     for endpoint in sorted(running.endpoints, key=lambda each: each.function.name):
         methods = ",".join(endpoint.function.methods) or "any method"
         lines.append(f"  {endpoint.function.name}: [{methods}] {running.url}/{endpoint.template.text.lstrip('/')}")
     schedules = running.timers.schedules
     others = sorted((each.name, each.trigger_type) for each in running.app.functions if each.route is None)
-    lines.append("")
+    lines += [""] if running.endpoints and others else []
     lines += [f"  {name}: {kind}{f' {schedules[name]}' if name in schedules else ''}" for name, kind in others]
     if running.app.not_run:
         lines += ["", "Not run:", ""]
         lines += [f"  {each.name}: {each.reason}" for each in sorted(running.app.not_run, key=lambda each: each.name)]
     keys = f"by the keys in {options.data.resolve() / 'keys.json'}" if options.keys else "without keys"
-    reach = (
-        "this machine only" if ipaddress.ip_address(options.address).is_loopback else f"all who reach {options.address}"
-    )
+    reach = "this machine only" if options.is_private else f"all who reach {options.address}"
     lines += ["", f"Engine:   {running.engine.description}", f"Access:   {reach}, {keys}"]
     lines += [f"Data:     {options.data.resolve()}", f"App:      {running.app.folder}"]
     lines += [f"Serving:  {running.url} (Ctrl-C stops it)", ""]
@@ -135,6 +151,7 @@ def _parser() -> argparse.ArgumentParser:
     start.add_argument(
         "--trusted-host",
         action="append",
+        type=_name,
         default=[],
         metavar="NAME",
         help="a name that the host may be called by besides localhost, for a port that is forwarded here",
@@ -166,6 +183,12 @@ def _address(text: str) -> str:
         return str(ipaddress.ip_address(LOOPBACK if text == "localhost" else text))
     except ValueError:
         raise argparse.ArgumentTypeError(f"'{text}' is no IP address") from None
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]+\]", text):
+        raise argparse.ArgumentTypeError(f"'{text}' is no name of a host; leave out scheme, port and path")
+    return text
 
 
 def _seconds(text: str) -> float:

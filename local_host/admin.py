@@ -29,7 +29,6 @@ MAX_RUNS = 100
 """Functions that were started here and have not ended; more are not started."""
 
 _LOGGER = logging.getLogger("local_host")
-_SCRIPT = "function_app.py"
 _PAGE = """<!doctype html>
 <html lang="en">
 <head><meta charset="utf-8"><title>The app is running</title></head>
@@ -111,14 +110,18 @@ class Admin:
         origin = f"{request.scope['scheme']}://{request.headers['host']}"
         config: dict[str, Any] = {
             "name": function.name,
-            "scriptFile": _SCRIPT,
+            "scriptFile": self._app.script,
             "language": "python",
             "functionDirectory": str(self._app.folder),
             "bindings": [{"type": function.trigger_type}],
         }
         url = None
         if isinstance(function, Function):
-            config |= {"entryPoint": function.call.__name__, "bindings": function.bindings}
+            config |= {
+                "entryPoint": function.call.__name__,
+                "functionDirectory": function.directory,
+                "bindings": function.bindings,
+            }
             url = self._url_template(origin, function.route)
         return {
             "name": function.name,

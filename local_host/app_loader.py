@@ -16,9 +16,13 @@ from local_host.host_json import HostSettings, host_settings, read_json
 
 @dataclass(frozen=True)
 class App:
-    """An app that is ready to be hosted; ``not_run`` are the functions that this host leaves alone."""
+    """An app that is ready to be hosted, from a ``script`` in its folder.
+
+    ``not_run`` are the functions that this host leaves alone.
+    """
 
     folder: Path
+    script: str
     functions: tuple[Function, ...]
     not_run: tuple[NotRun, ...]
     settings: HostSettings
@@ -56,6 +60,7 @@ def load_app(folder: Path) -> App:
     found = [_unless_disabled(function_of(function)) for function in _find_app(folder).get_functions()]
     return App(
         folder=folder,
+        script=_script_name(),
         functions=tuple(each for each in found if isinstance(each, Function)),
         not_run=tuple(each for each in found if isinstance(each, NotRun)),
         settings=settings,
@@ -71,8 +76,12 @@ def _unless_disabled(function: Function | NotRun) -> Function | NotRun:
     return function
 
 
+def _script_name() -> str:
+    return os.environ.get("PYTHON_SCRIPT_FILE_NAME") or "function_app.py"
+
+
 def _find_app(folder: Path) -> func.FunctionRegister:
-    name = os.environ.get("PYTHON_SCRIPT_FILE_NAME") or "function_app.py"
+    name = _script_name()
     script = folder / name
     if Path(name).name != name or not name.endswith(".py") or not script.is_file():
         raise HostError(f"There is no {name} in {folder}. Name the folder of the app with --app-dir.")
@@ -83,7 +92,10 @@ def _find_app(folder: Path) -> func.FunctionRegister:
         raise HostError(f"{script} cannot be imported.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[script.stem] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except SystemExit as error:
+        raise HostError(f"{script} ended the process when it was imported: sys.exit({error.code!r}).") from None
     apps = [value for value in vars(module).values() if isinstance(value, func.FunctionRegister)]
     if len(apps) != 1:  # by its names, as Azure counts: one app that has two is refused there too
         found = "no FunctionApp or DFApp" if not apps else f"{len(apps)} names of apps, where one is expected"

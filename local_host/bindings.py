@@ -5,6 +5,7 @@ they take.
 """
 
 import inspect
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterable
@@ -78,12 +79,15 @@ def _check_parameter(name: str, binding: Binding, hint: Any) -> None:
     if is_out and len(arguments) != 1:
         raise _misfit(name, f"its parameter '{binding.name}' must say what goes out, as in func.Out[str]")
     if not _is_type(wanted_type):
-        raise _misfit(name, f"its parameter '{binding.name}' is annotated with {_shown(hint)}, which is no type")
+        what = f"is annotated with {_shown(hint)}, which Azure's Python worker does not take"
+        raise _misfit(name, f"its parameter '{binding.name}' {what}: write the plain class, such as dict or list")
     _check_type(name, binding, wanted_type, is_out=is_out)
 
 
 def _check_type(name: str, binding: Binding, wanted: Any, *, is_out: bool) -> None:
     converter: Any = _converter(binding.type)
+    if _is_of_extension(wanted):
+        return
     if converter is None or (wanted in (str, bytes) and not _has_implicit_output(binding.type)):
         return
     check = converter.check_output_type_annotation if is_out else converter.check_input_type_annotation
@@ -100,7 +104,10 @@ def _check_return(name: str, binding: Binding, hint: Any) -> None:
         raise _misfit(name, f"its return annotation {_shown(hint)} is no type that can be returned")
     converter: Any = _converter(binding.type)
     if converter is not None and not converter.check_output_type_annotation(hint):
-        raise _misfit(name, f"its return annotation {_shown(hint)} does not go with a {binding.type} binding")
+        advice = "write func.HttpResponse or str, or leave it out" if binding.type == "http" else "leave it out"
+        raise _misfit(
+            name, f"its return annotation {_shown(hint)} does not go with the {binding.type} binding: {advice}"
+        )
 
 
 def _is_type(hint: Any) -> bool:
@@ -114,6 +121,13 @@ def _is_type(hint: Any) -> bool:
         tuple,
         Callable,
     )
+
+
+def _is_of_extension(hint: Any) -> bool:
+    """Whether an extension of the SDK's, such as the one for blobs, makes values of this type."""
+    base: Any = sys.modules.get("azurefunctions.extensions.base")  # there is none unless the app has imported one
+    registry = base.get_binding_registry() if base is not None else None
+    return registry is not None and bool(registry.check_supported_type(hint))
 
 
 def _converter(binding_type: str | None) -> Any:

@@ -21,7 +21,7 @@ from local_host.durable import DurableFunctions
 from local_host.embedded import embedded_engine
 from local_host.engine import Engine
 from local_host.errors import HostError
-from local_host.functions import DURABLE_CLIENT, Function, NotRun
+from local_host.functions import DURABLE_CLIENT, DURABLE_TRIGGERS, Function, NotRun
 from local_host.host_json import HostSettings, host_settings
 from local_host.http_trigger import Endpoint, HttpTriggers, body_limit, endpoints_of
 from local_host.invocation import Invoker
@@ -68,9 +68,9 @@ class Options:
         return ipaddress.ip_address(self.address).is_loopback
 
 
-@dataclass(frozen=True)
+@dataclass
 class RunningHost:
-    """A host that serves an app."""
+    """A host that serves an app, for ``grace`` seconds more when it is to stop; ``deadline`` is when they are over."""
 
     url: str
     app: App
@@ -81,10 +81,19 @@ class RunningHost:
     invoker: Invoker
     server: Server
     serving: asyncio.Task[None]
+    grace: float
+    deadline: float | None = None
 
-    def stop(self) -> None:
-        """Ask the server to stop: requests that are under way are answered, new ones are not taken."""
-        self.server.should_exit = True
+    def stop(self) -> float:
+        """Take no new requests, begin no timer function, and let what runs end; gives the deadline.
+
+        Orchestrations go on until the requests are answered, which may wait for them.
+        """
+        if self.deadline is None:
+            self.deadline = asyncio.get_running_loop().time() + self.grace
+            self.server.should_exit = True
+            self.timers.retire()
+        return self.deadline
 
 
 @asynccontextmanager
@@ -140,27 +149,28 @@ async def hosted(
             engine.hub.attend(timers)
         timers.start()
         serving = asyncio.create_task(server.serve(sockets=[listener]))
-        running = RunningHost(f"http://{address}", app, endpoints, timers, admin, engine, invoker, server, serving)
+        running = RunningHost(
+            f"http://{address}", app, endpoints, timers, admin, engine, invoker, server, serving, options.grace
+        )
         try:
             yield running
         finally:
-            await _wind_down(running, options.grace)
+            await _wind_down(running)
 
 
-async def _wind_down(running: RunningHost, grace: float) -> None:
-    """Take nothing more, and let what runs end, as far as it does within the grace."""
-    running.stop()
+async def _wind_down(running: RunningHost) -> None:
+    """Let what runs end, as far as it does until the deadline, and a second for what is cut off then."""
     with suppress(TimeoutError):
-        async with asyncio.timeout(grace + 1):
+        async with asyncio.timeout_at(running.stop() + 1):
             await running.serving
             await running.timers.stop()
             await running.admin.drain()
             await running.engine.drain()
-    if running.invoker.running:
-        _LOGGER.warning(
-            "Still running after %g s, and cut off: %s. What the task hub has handed out is done again",
-            *(grace, ", ".join(running.invoker.running)),
-        )
+    left = running.invoker.running
+    if left:
+        durable = {each.name for each in running.app.functions if each.trigger_type in DURABLE_TRIGGERS}
+        again = " What the task hub has handed out is done again." if durable & set(left) else ""
+        _LOGGER.warning("Cut off, since the grace of %g s is over: %s.%s", running.grace, ", ".join(left), again)
 
 
 def _configure_clients(engine: Engine, settings: HostSettings, base_url: str, keys: Keys | None) -> str:
@@ -219,9 +229,10 @@ def _prepare_environment(options: Options, address: str) -> dict[str, Any]:
         raise HostError(f"The data folder {options.data} cannot be made: {error.strerror}.") from None
     os.environ[DATA_VARIABLE] = str(options.data.resolve())
     os.environ["WEBSITE_HOSTNAME"] = address
+    document = load_environment(options.app_dir)
     os.environ.setdefault("AZURE_FUNCTIONS_ENVIRONMENT", "Development")
     os.environ.setdefault("FUNCTIONS_WORKER_RUNTIME", "python")
-    return load_environment(options.app_dir)
+    return document
 
 
 def _runnable(app: App) -> App:

@@ -9,7 +9,6 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from durabletask.internal import orchestrator_service_pb2 as pb
 from local_host.errors import HostError
 from local_host.task_hub.dispatch import ACTIVITY, ENTITY, TURN
 from local_host.task_hub.records import ENDED
+from local_host.values import expand, time_span
 
 ENVIRONMENT_PREFIX = "azurefunctionsjobhost__"
 DEFAULT_ROUTE_PREFIX = "api"
@@ -112,31 +112,6 @@ def read_json(file: Path) -> dict[str, Any]:
     return document
 
 
-def seconds(text: str) -> float:
-    """Read a .NET ``TimeSpan``: ``[d.]hh:mm[:ss[.fffffff]]``. Raises ``ValueError``."""
-    found = re.fullmatch(
-        r"(?:([0-9]{1,8})\.)?([0-9]{1,2}):([0-9]{1,2})(?::([0-9]{1,2}(?:\.[0-9]{1,7})?))?", text.strip()
-    )
-    if found is None:
-        raise ValueError("must be a time like 00:05:00")
-    days, hours, minutes, rest = (float(part or 0) for part in found.groups())
-    if hours > 23 or minutes > 59 or rest >= 60:
-        raise ValueError("must be a time like 00:05:00, of at most 23 hours, 59 minutes and 59 seconds beside its days")
-    return timedelta(days=days, hours=hours, minutes=minutes, seconds=rest).total_seconds()
-
-
-def expand(text: str, environment: Mapping[str, str]) -> str:
-    """Put app settings in the place of ``%NAME%``. Raises ``ValueError`` for one that there is not."""
-
-    def setting(found: re.Match[str]) -> str:
-        try:
-            return environment[found[1]]
-        except KeyError:
-            raise ValueError(f"refers to the app setting '{found[1]}', which there is not") from None
-
-    return re.sub(r"%([^%]+)%", setting, text)
-
-
 def _leaves(where: str, path: tuple[str, ...], value: Any) -> Iterator[tuple[str, tuple[str, ...], Any]]:
     if isinstance(value, dict):
         for name, inner in value.items():
@@ -156,7 +131,10 @@ def _from_environment(environment: Mapping[str, str]) -> Iterator[tuple[str, tup
 
 
 def _expanded(value: Any, environment: Mapping[str, str]) -> Any:
-    return expand(value, environment) if isinstance(value, str) else value
+    try:
+        return expand(value, environment) if isinstance(value, str) else value
+    except ValueError as error:
+        raise ValueError(f"cannot be put together: {error}") from None
 
 
 def _text(value: Any) -> str:
@@ -189,7 +167,10 @@ def _count(value: Any) -> int:
 def _timeout(value: Any) -> float | None:
     if _text(value).strip() == "-1":
         return None
-    timeout = seconds(value)
+    try:
+        timeout = time_span(value.strip()) / 1_000_000
+    except ValueError as error:
+        raise ValueError(f"must be a time like 00:05:00: {error}") from None
     if timeout <= 0:
         raise ValueError("must be more than nothing, or -1 for no limit")
     return timeout

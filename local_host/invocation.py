@@ -5,9 +5,10 @@ import logging
 import os
 import time
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, thread
 from contextvars import copy_context
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 from uuid import uuid4
 
@@ -16,6 +17,8 @@ from azure.functions import _abc
 
 from local_host import logs
 from local_host.functions import Function
+
+_HOST_FILES = (__file__, thread.__file__)
 
 type _Work = asyncio.Task[Any] | Future[Any]
 
@@ -128,18 +131,19 @@ class Invoker:
         token = logs.invocation.set(logs.Invocation(function.name, context.invocation_id))
         started = time.perf_counter()
         try:
-            result = await self._finish(self._begin(function, arguments))
+            result = await self._finish(function, self._begin(function, arguments))
             if result is not None and not function.parameters.has_return:
                 raise TypeError(f"The function returned {type(result).__name__}, but has no binding that takes it")  # noqa: TRY301
-        except _TookTooLong:
-            _LOGGER.error("%s did not return within %g s (functionTimeout)", function.name, self._timeout)  # noqa: TRY400
+        except _TookTooLong as error:
+            _LOGGER.error("%s %s within %g s (functionTimeout)", function.name, error, self._timeout)  # noqa: TRY400
             raise FunctionTimeout(function.name, context.invocation_id) from None
-        except (Exception, SystemExit, KeyboardInterrupt, asyncio.CancelledError) as error:
+        except BaseException as error:
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                _LOGGER.warning("%s was cut off (%s)", function.name, _since(started))
                 raise  # the host cancels it; the function did not raise it
-            cause = error.__cause__ if isinstance(error, _Exit) else error
-            _LOGGER.exception("%s failed (%s)", function.name, _since(started), exc_info=cause)
+            cause = error.__cause__ if isinstance(error, _Exit) and error.__cause__ is not None else error
+            _LOGGER.exception("%s failed (%s)", function.name, _since(started), exc_info=_own_part(cause))
             raise InvocationError(function.name, context.invocation_id) from cause
         else:
             _LOGGER.info("%s succeeded (%s)", function.name, _since(started))
@@ -168,7 +172,7 @@ class Invoker:
     def _forget(self, work: Any) -> None:
         self._running.pop(work, None)
 
-    async def _finish(self, work: _Work) -> Any:
+    async def _finish(self, function: Function, work: _Work) -> Any:
         """Wait for a function as long as it may take. It is not asked whether it agrees to end: it may not."""
         future = asyncio.wrap_future(work) if isinstance(work, Future) else work
         try:
@@ -178,15 +182,17 @@ class Invoker:
             raise
         if done:
             return future.result()
-        if not work.cancel():
-            # Its thread is lost to the pool; what waits there still runs on those that are left.
-            full, self._pool = self._pool, _new_pool()
-            full.shutdown(wait=False)
-        raise _TookTooLong
+        future.add_done_callback(_ignored)
+        if work.cancel():
+            raise _TookTooLong("did not return" if function.is_async else "did not begin")
+        # Its thread is lost to the pool. What waits there for another one has as much time as this had.
+        full, self._pool = self._pool, _new_pool()
+        full.shutdown(wait=False)
+        raise _TookTooLong("did not return")
 
 
 class _TookTooLong(Exception):
-    """A function did not return in time."""
+    """A function was given up; the text says what it did not do in time."""
 
 
 class _Exit(Exception):
@@ -213,6 +219,20 @@ def _store_id() -> None:
     """Let the function find its invocation's id where it may put it for threads of its own."""
     invocation = logs.invocation.get()
     logs.thread_local_storage.invocation_id = invocation.id if invocation is not None else None
+
+
+def _ignored(future: asyncio.Future[Any]) -> None:
+    """Take note of what a function raises that nobody waits for any more, which asyncio would report else."""
+    if not future.cancelled():
+        future.exception()
+
+
+def _own_part(error: BaseException) -> tuple[type[BaseException], BaseException, TracebackType | None]:
+    """An exception for the log, without the frames that the host stands in."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None and trace.tb_frame.f_code.co_filename in _HOST_FILES:
+        trace = trace.tb_next
+    return type(error), error, trace
 
 
 def _new_pool() -> ThreadPoolExecutor:

@@ -5,20 +5,17 @@ The grammar of cron expressions is that of the .NET library NCrontab, the change
 microseconds since 1970.
 """
 
-import itertools
-import random
 import re
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
-from typing import Any
 from zoneinfo import ZoneInfo
 
 from croniter import croniter
 
 from local_host.errors import HostError
 from local_host.task_hub.clock import microseconds
+from local_host.values import expand, is_time_span, time_span
 
 ZONE_VARIABLE = "WEBSITE_TIME_ZONE"
 
@@ -28,7 +25,6 @@ NEVER = microseconds(_NO_DAY)
 """When a schedule is due that names no day that there is; it can be told in every time zone."""
 
 _SECOND = 1_000_000
-_LONGEST_DELAY = 2_147_483_647 * _SECOND
 
 
 @dataclass(frozen=True)
@@ -125,7 +121,10 @@ def schedule_of(text: str, environment: Mapping[str, str]) -> Schedule:
     ``HostError`` with the reason when it is neither a cron expression nor a time span longer than naught.
     """
     zone = zone_of(environment)
-    resolved = _resolved(text, environment).strip()
+    try:
+        resolved = expand(text, environment).strip()
+    except ValueError as error:
+        raise _no_schedule(text, str(error)) from None
     fields = [field for field in resolved.split(" ") if field]
     if len(fields) not in (5, 6):
         return SpanSchedule(resolved, zone, _span(resolved, text))
@@ -146,24 +145,6 @@ def zone_of(environment: Mapping[str, str]) -> tzinfo:
         return ZoneInfo(name or "UTC")
     except (KeyError, ValueError, OSError):
         raise HostError(f"{ZONE_VARIABLE} is '{name}', which is no time zone. Name one as Europe/Vienna.") from None
-
-
-_SETTING = re.compile("%([^%]+)%")
-
-
-def _resolved(text: str, environment: Mapping[str, str]) -> str:
-    """Put settings in the place of their names, which are compared as .NET's configuration compares them."""
-    settings = {name.replace("__", ":").upper(): value for name, value in environment.items()}
-
-    def value(name: re.Match[str]) -> str:
-        found = settings.get(name[1].replace("__", ":").upper())
-        if not found:
-            raise _no_schedule(text, f"there is no setting '{name[1]}'")
-        return found
-
-    if "%" in _SETTING.sub("", text):
-        raise _no_schedule(text, "a '%' in it has no other '%' to go with")
-    return _SETTING.sub(value, text)
 
 
 def _no_schedule(text: str, reason: str) -> HostError:
@@ -218,82 +199,15 @@ def _value(text: str, field: _Field, written: str) -> int:
     raise _no_schedule(written, f"the {field.name} '{text}' is not between {field.least} and {field.most}")
 
 
-_SPAN = re.compile(r"-?(?:(?P<days>\d{1,8})\.)?(?P<parts>\d{1,8}(?::\d{1,8}){1,3})(?:\.(?P<fraction>\d{1,7}))?", re.A)
-_MOST = {"days": 10_675_199, "hours": 23, "minutes": 59, "seconds": 59}
-
-
 def _span(text: str, written: str) -> int:
-    """Read a .NET time span as microseconds.
-
-    ``hh:mm``, ``hh:mm:ss`` and ``d.hh:mm:ss``, with a fraction; a number alone is days, and so is the first of
-    three from 24 on: ``24:00:00`` is 24 days.
-    """
-    found = _SPAN.fullmatch(f"{text}.00:00" if re.fullmatch(r"-?\d{1,8}", text, re.A) else text)
-    if found is None:
+    """Read a time span as microseconds, of which there must be some."""
+    if not is_time_span(text):
         cron = "a cron expression (second minute hour day month weekday, or the last five of them)"
         raise _no_schedule(written, f"it is neither {cron} nor a time span (hh:mm:ss or d.hh:mm:ss)")
-    parts = [int(part) for part in found["parts"].split(":")]
-    days, fraction = int(found["days"] or 0), found["fraction"]
-    if not found["days"] and (len(parts) == 4 or (len(parts) == 3 and not fraction and parts[0] > 23)):
-        days = parts.pop(0)
-    if len(parts) == 4 or (fraction and len(parts) < 3):
-        raise _no_schedule(written, "it has parts that a time span has not")
-    for (name, most), part in zip(_MOST.items(), [days, *parts], strict=False):
-        if part > most:
-            raise _no_schedule(written, f"it has {part} {name}, where {most} are the most")
-    hours, minutes, seconds = [*parts, 0][:3]
-    span = (((days * 24 + hours) * 60 + minutes) * 60 + seconds) * _SECOND
-    span += int((fraction or "").ljust(7, "0")) // 10
-    if span == 0 or text.startswith("-"):
+    try:
+        span = time_span(text)
+    except ValueError as error:
+        raise _no_schedule(written, str(error)) from None
+    if span <= 0:
         raise _no_schedule(written, "a time span must be longer than naught")
     return span
-
-
-@dataclass(frozen=True)
-class Retry:
-    """How often a function is tried again, -1 for ever, and how long after a failure: a growing time, in microseconds.
-
-    The times are those of ``RandomizedExponentialBackoffStrategy`` of azure-webjobs-sdk.
-    """
-
-    most: int = 0
-    least_delay: int = 0
-    longest_delay: int = 0
-
-    def delays(self) -> Iterator[int]:
-        """Give the time to wait after each failure but the last."""
-        return map(self._delay, range(self.most) if self.most >= 0 else itertools.count())
-
-    def _delay(self, count: int) -> int:
-        growth = random.uniform(0.8, 1.2) * 2 ** min(count - 1, 40) if count else 0  # noqa: S311
-        return min(int(self.least_delay * (1 + growth)), self.longest_delay)
-
-
-def retry_of(policy: Mapping[str, Any]) -> Retry:
-    """Read a retry policy as Microsoft's Python worker reads it. Raises ``HostError``."""
-    if not policy:
-        return Retry()
-    strategy, count = policy.get("strategy"), str(policy.get("max_retry_count"))
-    if not re.fullmatch(r"-1|[0-9]{1,9}", count):
-        raise HostError(f"the max_retry_count of its retry policy is '{count}', which is neither a number nor -1")
-    if strategy == "fixed_delay":
-        delay = _interval(policy, "delay_interval")
-        return Retry(int(count), delay, delay)
-    if strategy != "exponential_backoff":
-        raise HostError(f"the strategy of its retry policy is '{strategy}', not fixed_delay or exponential_backoff")
-    least = _interval(policy, "minimum_interval", 0)
-    longest = _interval(policy, "maximum_interval", _LONGEST_DELAY)
-    if least > longest:
-        raise HostError("the minimum_interval of its retry policy is longer than the maximum_interval")
-    return Retry(int(count), least, longest)
-
-
-def _interval(policy: Mapping[str, Any], name: str, default: int | None = None) -> int:
-    text = str(policy.get(name, ""))
-    if not text and default is not None:
-        return default
-    try:
-        parsed = time.strptime(text, "%H:%M:%S")
-    except ValueError:
-        raise HostError(f"the {name} of its retry policy is '{text}', not hh:mm:ss below 24 hours") from None
-    return (parsed.tm_hour * 3600 + parsed.tm_min * 60 + parsed.tm_sec) * _SECOND

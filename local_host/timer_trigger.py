@@ -22,7 +22,8 @@ from local_host.errors import HostError
 from local_host.functions import TIMER_TRIGGER, Function
 from local_host.invocation import InvocationError, RetryContext
 from local_host.task_hub.clock import Clock, microseconds
-from local_host.timer_schedule import NEVER, Retry, Schedule, moment, retry_of, schedule_of, zone_of
+from local_host.timer_retry import Retry, retry_of
+from local_host.timer_schedule import NEVER, Schedule, moment, schedule_of, zone_of
 
 SET_BACK = 60_000_000
 """Microseconds that a clock has to lose for what is due to be planned anew; at less, a run would only come twice."""
@@ -98,16 +99,20 @@ class TimerTriggers:
             self._work.add(timer.task)
             timer.task.add_done_callback(self._work.discard)
 
-    async def stop(self) -> None:
-        """Begin nothing more, and wait for what runs by its schedule; it is cancelled when this is.
-
-        A run that is cancelled, or that waits to be tried again, counts as missed.
-        """
+    def retire(self) -> None:
+        """Begin nothing more by a schedule; what runs goes on."""
         self._stopping = True
         for timer in self._timers.values():
             if timer.task is not None and timer.due is not None:
                 timer.task.cancel()
             timer.due = None
+
+    async def stop(self) -> None:
+        """Begin nothing more, and wait for what runs by its schedule; it is cancelled when this is.
+
+        A run that is cancelled, or that waits to be tried again, counts as missed.
+        """
+        self.retire()
         try:
             while self._work:
                 await asyncio.wait(self._work)

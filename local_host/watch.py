@@ -4,7 +4,6 @@ The listening socket is the parent's, so requests that come while the host resta
 told two descriptors: the socket's as ``--listener``, and as ``--lifeline`` a pipe's, closed when the parent is gone.
 """
 
-import json
 import logging
 import os
 import signal
@@ -21,6 +20,7 @@ from types import FrameType
 import watchfiles
 
 from local_host.errors import HostError
+from local_host.host_json import read_json
 from local_host.server import listen
 
 HOST = (sys.executable, "-m", "local_host", "start")
@@ -134,6 +134,8 @@ def _wait(child: _Process, events: SimpleQueue[_Event], grace: float, *, stoppin
             continue
         if event is child:
             return stopping
+        if isinstance(event, Exception):
+            raise HostError(f"The app's folder cannot be watched any more: {event}") from None
         if isinstance(event, signal.Signals):
             if stopping:
                 _kill(child)
@@ -236,7 +238,7 @@ def _is_of_app(change: watchfiles.Change, file: Path, folder: Path, data: Path) 
 def _is_named(parts: tuple[str, ...], host_json: Path) -> bool:
     """Whether ``watchFiles`` or ``watchDirectories`` of ``host.json`` name a file, or the folder that it lies in."""
     try:
-        document = json.loads(host_json.read_text(encoding="utf-8-sig"))
+        document = read_json(host_json)
         return parts[-1] in document.get("watchFiles", ()) or parts[0] in document.get("watchDirectories", ())
-    except (OSError, ValueError, AttributeError, TypeError):
+    except (HostError, TypeError):
         return False  # the host itself will say what is wrong with it

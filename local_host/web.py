@@ -27,6 +27,7 @@ LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
 _AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?")
 _RESERVED = ("admin", "runtime")
+_NO_SUCH_NAME = "This host does not answer to that name. Start it with --trusted-host NAME to have it do so."
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ class WebFront:
         """Serve one request."""
         name = _host_name(scope)
         if name is None or not self._names.take(name):
-            await PlainTextResponse("Invalid host header", 400)(scope, receive, send)
+            await PlainTextResponse(_NO_SUCH_NAME, 400)(scope, receive, send)
             return
         if name in self._names.trusted:
             scope = _with_forwarded_scheme(scope)

@@ -13,7 +13,6 @@ from local_host.host_json import HostSettings
 from local_host.scheduler.connection import Connection
 from local_host.scheduler.tokens import AsyncTokens, Tokens
 from local_host.task_hub.hub import MESSAGE_LIMITS
-from local_host.task_hub.records import ENDED
 from local_host.task_hub.store import Refused
 
 FOR_WORKERS = ("GetWorkItems", "Complete", "AbandonTask")
@@ -56,7 +55,7 @@ class _Starts(grpc.aio.UnaryUnaryClientInterceptor):
 
     def __init__(self, settings: HostSettings) -> None:
         self._version = settings.version
-        self._replaceable: Any = pb.OrchestrationStatus.values() if settings.any_state_overridable else sorted(ENDED)
+        self._replaceable = settings.replaceable
 
     @override
     async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:

@@ -45,6 +45,7 @@ class Tokens:
         self._fetching: Future[AccessToken] | None = None
         self._ask_again_at = 0.0
         self._failing = False
+        self._released = False
 
     def get_token(self, *_scopes: str, **_options: Any) -> AccessToken:
         """Give a token that is good for a while, and wait for it. Raises ``TokenError``."""
@@ -55,8 +56,9 @@ class Tokens:
         return await asyncio.wrap_future(self._wanted())
 
     def release(self) -> None:
-        """Let nobody wait any more for what is being fetched."""
+        """Let nobody wait any more for a token, now or later."""
         with self._lock:
+            self._released = True
             fetching, self._fetching = self._fetching, None
         if fetching is not None:
             fetching.set_exception(TokenError("The host stops."))
@@ -73,7 +75,8 @@ class Tokens:
         now = self._now()
         with self._lock:
             left = self._token.expires_on - now if self._token is not None else 0.0
-            if left <= RENEW_BEFORE and self._fetching is None and now >= self._ask_again_at:
+            wanted = left <= RENEW_BEFORE and self._fetching is None and now >= self._ask_again_at
+            if wanted and not self._released:
                 self._fetching = Future()
                 self._fetching.set_running_or_notify_cancel()  # one who gives up waiting does not end it for the others
                 threading.Thread(

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -287,3 +288,24 @@ def test_the_script_may_have_another_name(tmp_path: Path, monkeypatch: pytest.Mo
         monkeypatch.setenv("PYTHON_SCRIPT_FILE_NAME", elsewhere)
         with pytest.raises(HostError, match="There is no"):
             load_app(tmp_path)
+
+
+def test_what_an_extension_makes_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class BlobClient:
+        """Stands for what the extension for blobs makes."""
+
+    registry = SimpleNamespace(check_supported_type=lambda hint: hint is BlobClient)
+    base = SimpleNamespace(get_binding_registry=lambda: registry, BlobClient=BlobClient)
+    monkeypatch.setitem(sys.modules, "azurefunctions.extensions.base", base)
+    source = (
+        "import sys\n"
+        "import azure.functions as func\n"
+        "BlobClient = sys.modules['azurefunctions.extensions.base'].BlobClient\n"
+        "app = func.FunctionApp()\n"
+        "@app.blob_trigger(arg_name='blob', path='a/b', connection='C')\n"
+        "def on_blob(blob: BlobClient) -> None: ...\n"
+    )
+    assert [each.reason for each in load_app(app_in(tmp_path, source)).not_run] == ["this host has no blobTrigger"]
+    registry.check_supported_type = lambda hint: False
+    with pytest.raises(HostError, match="cannot be BlobClient with a blobTrigger binding"):
+        load_app(app_in(tmp_path, source))

@@ -1,5 +1,6 @@
 """``python -m local_host start`` as a user runs it: what it says, how it ends, and what it refuses."""
 
+import json
 import os
 import signal
 import socket
@@ -227,6 +228,26 @@ def test_an_app_that_raises_on_import_ends_it_with_the_traceback(tmp_path: Path)
     assert status == 1
     assert str(app / "function_app.py") in said
     assert said.endswith("RuntimeError: no connection string\n")
+    assert said.count('File "') == 1  # what the host does to import it helps nobody
+
+
+def test_an_app_that_exits_on_import_is_told_from_a_stop(tmp_path: Path) -> None:
+    sentence = refused("--app-dir", app_of(tmp_path, "raise SystemExit(0)\n"), "--data", tmp_path / "data")
+    assert "ended the process when it was imported: sys.exit(0)" in sentence
+
+
+@pytest.mark.parametrize("source", ["raise RuntimeError('no\\nthing')\n", "app = None\n"])
+def test_machines_read_why_it_does_not_start(tmp_path: Path, source: str) -> None:
+    status, said = ended("--app-dir", app_of(tmp_path, source), "--data", tmp_path / "data", "--json-logs")
+    (line,) = said.splitlines()
+    assert (status, json.loads(line)["level"]) == (1, "Critical")
+
+
+@pytest.mark.parametrize("name", ["https://my.site", "my.site:443", "my.site/", "", "a b"])
+def test_a_name_that_no_request_can_come_by_is_a_usage_error(name: str) -> None:
+    status, said = ended("--trusted-host", name)
+    assert status == 2
+    assert "is no name of a host" in said
 
 
 @pytest.mark.parametrize("port", ["x", "-1", "65536", "70.5", "", "1e3", "²", "9" * 5000])
@@ -248,7 +269,9 @@ def test_an_unknown_option_is_a_usage_error() -> None:
 
 def test_two_hosts_run_side_by_side_each_with_its_own_data_and_address(tmp_path: Path) -> None:
     app = app_of(tmp_path, ENVIRONMENT)
-    (app / "local.settings.json").write_text('{"Values": {"FROM_FILE": "file", "FROM_BOTH": "file"}}')
+    (app / "local.settings.json").write_text(
+        '{"Values": {"FROM_FILE": "file", "FROM_BOTH": "file", "AZURE_FUNCTIONS_ENVIRONMENT": "Staging"}}'
+    )
     one_data, two_data = tmp_path / "one" / "data", tmp_path / "two"
     real = {"FROM_BOTH": "real"}
     with (
@@ -259,7 +282,7 @@ def test_two_hosts_run_side_by_side_each_with_its_own_data_and_address(tmp_path:
             names = ["LOCAL_HOST_DATA", "WEBSITE_HOSTNAME", "FROM_FILE", "FROM_BOTH", "AZURE_FUNCTIONS_ENVIRONMENT"]
             with host.client() as client:
                 found = [client.get(f"/api/environment/{name}").text for name in names]
-            assert found == [str(data), host.url.removeprefix("http://"), "file", "real", "Development"]
+            assert found == [str(data), host.url.removeprefix("http://"), "file", "real", "Staging"]
 
 
 def test_the_data_folder_is_made_for_its_owner_alone(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Calling functions: what they get, what may come back, and what becomes of those that take too long."""
 
 import asyncio
+import gc
 import logging
 import threading
 from collections.abc import Callable, Coroutine
@@ -166,7 +167,9 @@ def test_a_thread_that_never_returns_leaves_room_for_others(monkeypatch: pytest.
     run(work)
 
 
-def test_what_only_waited_for_a_thread_costs_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_only_waited_for_a_thread_costs_none(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setenv("PYTHON_THREADPOOL_THREAD_COUNT", "1")
     go_on, entered = threading.Event(), threading.Event()
     ran: list[str] = []
@@ -185,6 +188,7 @@ def test_what_only_waited_for_a_thread_costs_none(monkeypatch: pytest.MonkeyPatc
         with pytest.raises(FunctionTimeout):
             await hasty.invoke(function(ran.append), "x")
         assert hasty._pool is pool
+        assert "it did not begin within 0.05 s (functionTimeout)" in caplog.text
         go_on.set()
         await first
 
@@ -192,7 +196,13 @@ def test_what_only_waited_for_a_thread_costs_none(monkeypatch: pytest.MonkeyPatc
     assert ran == []
 
 
-@pytest.mark.parametrize("raised", [SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError(), TimeoutError("own")])
+class Unusual(BaseException):
+    """Raised by some libraries past ``except Exception``."""
+
+
+@pytest.mark.parametrize(
+    "raised", [SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError(), TimeoutError("own"), Unusual("odd")]
+)
 @pytest.mark.parametrize("is_async", [False, True])
 def test_whatever_a_function_raises_is_its_failure_and_no_timeout(is_async: bool, raised: BaseException) -> None:
     def it(given: str) -> None:
@@ -213,7 +223,7 @@ def test_whatever_a_function_raises_is_its_failure_and_no_timeout(is_async: bool
     assert str(cause) == str(raised)
 
 
-def test_a_function_of_a_request_that_is_given_up_is_cancelled() -> None:
+def test_a_function_of_a_request_that_is_given_up_is_cancelled(caplog: pytest.LogCaptureFixture) -> None:
     seen: list[str] = []
 
     async def it(given: str) -> None:
@@ -235,6 +245,7 @@ def test_a_function_of_a_request_that_is_given_up_is_cancelled() -> None:
 
     run(work)
     assert seen == ["ended"]
+    assert "it was cut off (" in caplog.text
 
 
 def test_each_invocation_has_a_line_with_outcome_and_duration(caplog: pytest.LogCaptureFixture) -> None:
@@ -266,3 +277,39 @@ def test_a_number_of_threads_that_cannot_be_is_the_default(monkeypatch: pytest.M
 
 async def _one_call() -> Any:
     return await Invoker("").invoke(function(lambda given: given), "x")
+
+
+def test_what_a_function_raises_after_it_was_given_up_is_no_news(caplog: pytest.LogCaptureFixture) -> None:
+    go_on = threading.Event()
+
+    def it(given: str) -> None:
+        go_on.wait(30)
+        raise ValueError("too late")
+
+    async def work() -> None:
+        invoker = Invoker("", SHORT)
+        with pytest.raises(FunctionTimeout):
+            await invoker.invoke(function(it), "x")
+        go_on.set()
+        while invoker.running:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.01)
+
+    run(work)
+    gc.collect()
+    assert "never retrieved" not in caplog.text
+    assert "too late" not in caplog.text
+
+
+def test_a_traceback_in_the_log_begins_with_the_function(caplog: pytest.LogCaptureFixture) -> None:
+    def it(given: str) -> None:
+        raise ValueError("broken")
+
+    async def work() -> None:
+        with pytest.raises(InvocationError):
+            await Invoker("").invoke(function(it), "x")
+
+    run(work)
+    frames = [line.strip() for line in caplog.text.splitlines() if line.strip().startswith("File ")]
+    assert len(frames) == 1
+    assert frames[0].startswith(f'File "{__file__}"')

@@ -71,6 +71,29 @@ def work(given: str) -> str:
 """
 
 
+TICKING = """
+
+@app.timer_trigger(arg_name="timer", schedule="* * * * * *")
+def ticks(timer: func.TimerRequest) -> None:
+    pass
+"""
+UNUSUAL = """
+
+class Unusual(BaseException):
+    pass
+
+
+@app.activity_trigger(input_name="given")
+def unusual(given: str) -> str:
+    raise Unusual("odd thing")
+
+
+@app.orchestration_trigger(context_name="context")
+def calls_unusual(context, given):
+    return (yield context.call_activity("unusual", input="x"))
+"""
+
+
 @pytest.fixture
 def app(tmp_path: Path) -> Path:
     """The app in a folder of its own."""
@@ -90,7 +113,7 @@ def test_what_runs_gets_a_grace_and_then_is_cut_off_and_done_again(tmp_path: Pat
         assert host.stop(signal.SIGTERM) == 0
         assert monotonic() - began < 15
         log = host.log.read_text()
-    assert "Still running after 0.5 s, and cut off: work." in log
+    assert "Cut off, since the grace of 0.5 s is over: work. What the task hub has handed out is done again." in log
     assert "Traceback" not in log
     with host_process(data, app_dir=app) as host, host.client() as client:
         status = until(lambda: _ended(client, "hangs-1"))
@@ -107,6 +130,43 @@ def test_a_request_that_is_stuck_does_not_keep_the_host(tmp_path: Path, app: Pat
         assert monotonic() - began < 15
         assert "Traceback" not in host.log.read_text()
         assert waiting.result(30).status_code == 503
+
+
+def test_the_grace_is_one_for_all(tmp_path: Path, app: Path) -> None:
+    with host_process(tmp_path / "data", "--grace", "5", app_dir=app) as host, ThreadPoolExecutor(1) as pool:
+        with host.client() as client:
+            client.get("/api/start?id=hangs-3").raise_for_status()
+            until((tmp_path / "data" / "attempt-1").exists)
+        waiting = pool.submit(httpx.get, f"{host.url}/api/stuck", timeout=30, trust_env=False)
+        until((tmp_path / "data" / "stuck").exists)
+        began = monotonic()
+        assert host.stop(signal.SIGTERM) == 0
+        assert 5 <= monotonic() - began < 9  # not once for the request, and once for the activity
+        waiting.result(30)
+
+
+def test_no_timer_function_begins_when_the_host_stops(tmp_path: Path, app: Path) -> None:
+    with (app / "function_app.py").open("a") as file:
+        file.write(TICKING)
+    with host_process(tmp_path / "data", "--grace", "4", app_dir=app) as host, ThreadPoolExecutor(1) as pool:
+        log = until(lambda: text if "ticks succeeded" in (text := host.log.read_text()) else None)
+        waiting = pool.submit(httpx.get, f"{host.url}/api/stuck", timeout=30, trust_env=False)
+        until((tmp_path / "data" / "stuck").exists)
+        assert host.stop() == 0
+        waiting.result(30)
+        after = host.log.read_text().partition("Stopping when what runs has ended")[2]
+    assert log
+    assert after.count("ticks succeeded") <= 1  # one may have begun before
+
+
+def test_what_libraries_raise_past_exception_is_a_failure_too(tmp_path: Path, app: Path) -> None:
+    with (app / "function_app.py").open("a") as file:
+        file.write(UNUSUAL)
+    with host_process(tmp_path / "data", app_dir=app) as host, host.client() as client:
+        client.post("/runtime/webhooks/durabletask/orchestrators/calls_unusual/odd", json=1).raise_for_status()
+        path = "/runtime/webhooks/durabletask/instances/odd"
+        status = until(lambda: found if (found := client.get(path).json())["runtimeStatus"] == "Failed" else None)
+    assert "odd thing" in status["output"]
 
 
 def test_without_a_grace_it_stops_at_once(tmp_path: Path, app: Path) -> None:

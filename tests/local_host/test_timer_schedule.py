@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from local_host.errors import HostError
 from local_host.task_hub.clock import microseconds
-from local_host.timer_schedule import NEVER, CronSchedule, moment, retry_of, schedule_of
+from local_host.timer_retry import retry_of
+from local_host.timer_schedule import NEVER, CronSchedule, moment, schedule_of
 
 SECOND = 1_000_000
 

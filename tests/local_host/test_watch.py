@@ -482,7 +482,8 @@ def test_what_changes_right_after_the_watching_has_begun_is_seen(tmp_path: Path)
     ],
 )
 def test_which_files_are_the_apps(tmp_path: Path, name: str, counts: bool) -> None:
-    (tmp_path / "host.json").write_text(json.dumps({"watchFiles": ["named.txt"], "watchDirectories": ["templates"]}))
+    named = json.dumps({"watchFiles": ["named.txt"], "watchDirectories": ["templates"]})
+    (tmp_path / "host.json").write_text(f"// as .NET reads it\n{named}")
     assert watch._is_of_app(Change.modified, tmp_path / name, tmp_path, tmp_path / "data") is counts
 
 

@@ -176,6 +176,16 @@ def test_who_waits_is_released_at_the_stop_and_a_late_token_does_no_harm() -> No
     assert tokens.get_token().token == "late"
 
 
+def test_after_the_stop_the_credential_is_not_asked_again() -> None:
+    """One that hangs would keep the threads that give work back, and with them the stop."""
+    credential = Credential(lambda number: AccessToken("token", 5000))
+    tokens = Tokens(credential, "a", Clock())
+    tokens.close()
+    with pytest.raises(TokenError):
+        tokens.get_token()
+    assert credential.asked == []
+
+
 def test_on_the_loop_a_failure_is_one_of_the_call() -> None:
     def give(number: int) -> AccessToken:
         raise ClientAuthenticationError("no")
