@@ -3,13 +3,17 @@
 import argparse
 import asyncio
 import ipaddress
+import itertools
 import logging
 import os
 import re
 import signal
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -83,17 +87,50 @@ def _run(parsed: argparse.Namespace) -> int:
 
 async def _serve(options: Options, *, as_json: bool) -> NoReturn:
     async with hosted(options, configure_log=lambda levels: logs.configure(levels, as_json=as_json)) as running:
-        loop = asyncio.get_running_loop()
-        for name in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(name, _stop, running)
+        _stop_by_signals(running)
+        _guard_loop(running)
         print(banner(running, options), flush=True)  # noqa: T201
         await running.serving
     _end(0)  # here, since Python would wait for every thread, and one that is stuck cannot be ended
 
 
+def _stop_by_signals(running: RunningHost) -> None:
+    """Stop at the first signal, and at once at the second; that one works even while a coroutine keeps the loop."""
+    loop, signals = asyncio.get_running_loop(), itertools.count(1)
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        if next(signals) > 1:
+            _end(1)
+        loop.call_soon_threadsafe(_stop, running)
+
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, handle)
+
+
+def _guard_loop(running: RunningHost) -> None:
+    """End the process when a coroutine has kept the loop for longer than ``functionTimeout``.
+
+    Azure's host would start its worker anew. Nothing else can be done to a coroutine that does not wait for anything.
+    """
+    timeout = running.app.settings.function_timeout
+    if timeout is None:
+        return
+    loop = asyncio.get_running_loop()
+
+    def watch_loop() -> None:
+        while True:
+            came_round = threading.Event()
+            loop.call_soon_threadsafe(came_round.set)
+            if not came_round.wait(timeout):
+                names = ", ".join(running.invoker.running)
+                _LOGGER.critical("The event loop was kept for %g s (functionTimeout), by one of %s", timeout, names)
+                _end(1)
+            time.sleep(1)
+
+    threading.Thread(target=watch_loop, name="loop-guard", daemon=True).start()
+
+
 def _stop(running: RunningHost) -> None:
-    if running.deadline is not None:
-        _end(1)
     _LOGGER.info("Stopping when what runs has ended; a second signal stops at once")
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # what is cut off is told by the host
     running.stop()
@@ -101,8 +138,9 @@ def _stop(running: RunningHost) -> None:
 
 def _end(status: int) -> NoReturn:
     """End the process without waiting for its threads."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, RuntimeError, ValueError):  # it is gone, or a signal came while it was written to
+            stream.flush()
     os._exit(status)
 
 

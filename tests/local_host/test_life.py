@@ -169,6 +169,38 @@ def test_what_libraries_raise_past_exception_is_a_failure_too(tmp_path: Path, ap
     assert "odd thing" in status["output"]
 
 
+BUSY = """
+
+@app.route("busy", auth_level=func.AuthLevel.ANONYMOUS)
+async def busy(req: func.HttpRequest) -> str:
+    (data / "busy").touch()
+    while True:
+        pass
+"""
+
+
+def test_a_coroutine_that_keeps_the_loop_does_not_keep_the_second_signal(tmp_path: Path, app: Path) -> None:
+    with (app / "function_app.py").open("a") as file:
+        file.write(BUSY)
+    with host_process(tmp_path / "data", app_dir=app) as host, ThreadPoolExecutor(1) as pool:
+        pool.submit(httpx.get, f"{host.url}/api/busy", timeout=30, trust_env=False)
+        until((tmp_path / "data" / "busy").exists)
+        host.process.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            host.process.wait(0.3)
+        assert host.stop(signal.SIGINT) == 1
+
+
+def test_a_coroutine_that_keeps_the_loop_ends_the_host_after_function_timeout(tmp_path: Path, app: Path) -> None:
+    with (app / "function_app.py").open("a") as file:
+        file.write(BUSY)
+    (app / "host.json").write_text(json.dumps({"functionTimeout": "00:00:01"}))
+    with host_process(tmp_path / "data", app_dir=app) as host, ThreadPoolExecutor(1) as pool:
+        pool.submit(httpx.get, f"{host.url}/api/busy", timeout=30, trust_env=False)
+        assert host.process.wait(20) == 1
+        assert "The event loop was kept for 1 s (functionTimeout), by one of busy" in host.log.read_text()
+
+
 def test_without_a_grace_it_stops_at_once(tmp_path: Path, app: Path) -> None:
     data = tmp_path / "data"
     with host_process(data, "--grace", "0", app_dir=app) as host:
