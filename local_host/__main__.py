@@ -80,6 +80,7 @@ def _run(parsed: argparse.Namespace) -> int:
         keys=parsed.keys,
         grace=parsed.grace,
         scheduler=parsed.scheduler,
+        scheduler_from_environment=True,
         listener=parsed.listener,
     )
     return uvloop.run(_serve(options, as_json=parsed.json_logs))
@@ -164,6 +165,8 @@ def banner(running: RunningHost, options: Options) -> str:
         lines += [f"  {each.name}: {each.reason}" for each in sorted(running.app.not_run, key=lambda each: each.name)]
     keys = f"by the keys in {options.data.resolve() / 'keys.json'}" if options.keys else "without keys"
     reach = "this machine only" if options.is_private else f"all who reach {options.address}"
+    if options.is_private and options.trusted_hosts:
+        reach = f"this machine, and who comes by {' or '.join(options.trusted_hosts)}"
     lines += ["", f"Engine:   {running.engine.description}", f"Access:   {reach}, {keys}"]
     lines += [f"Data:     {options.data.resolve()}", f"App:      {running.app.folder}"]
     lines += [f"Serving:  {running.url} (Ctrl-C stops it)", ""]

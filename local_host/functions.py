@@ -1,6 +1,7 @@
 """What the host knows of one function of an app."""
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,9 @@ HTTP_OUTPUT = "http"
 DURABLE_TRIGGERS = (ORCHESTRATION_TRIGGER, ACTIVITY_TRIGGER, ENTITY_TRIGGER)
 TRIGGERS = (HTTP_TRIGGER, TIMER_TRIGGER, *DURABLE_TRIGGERS)
 """The triggers that the host runs."""
+
+_NAME = re.compile("[A-Za-z][A-Za-z0-9_-]{0,127}")
+"""What the real host takes for a name, except for "host"."""
 
 _NAME_IN_BINDING = {
     ORCHESTRATION_TRIGGER: "orchestration",
@@ -80,6 +84,9 @@ def function_of(registered: RegisteredFunction) -> Function | NotRun:
     trigger = registered.get_trigger()
     if trigger is None:  # get_functions() has refused it before
         raise ValueError(f"The function '{name}' has no trigger.")
+    if not _NAME.fullmatch(name) or name.lower() == "host":
+        # A name with line breaks in it could write lines of its own where it is shown.
+        return NotRun(ascii(name)[1:-1], trigger.type or "", "its name cannot be that of a function")
     bindings = registered.get_bindings()
     call = registered.get_user_function()
     parameters = parameters_of(name, call, bindings)

@@ -48,7 +48,8 @@ class Options:
     ``trusted_hosts`` are names that the host may be called by besides those of loopback; ``ephemeral`` forgets the
     instances when the host stops; ``keys`` asks each request for the key of its ``authLevel``; ``grace`` is how many
     seconds functions that run have to end when the host stops. ``scheduler`` is the connection string of a Durable Task
-    Scheduler to work for, and ``listener`` the descriptor of a socket that a parent process listens on.
+    Scheduler to work for, which the environment may give too where ``scheduler_from_environment`` says so; ``listener``
+    is the descriptor of a socket that a parent process listens on.
     """
 
     app_dir: Path
@@ -60,6 +61,7 @@ class Options:
     keys: bool = False
     grace: float = 10.0
     scheduler: str | None = None
+    scheduler_from_environment: bool = False
     listener: int | None = None
 
     @property
@@ -107,7 +109,7 @@ async def hosted(
     ``configure_log`` is called with the levels of ``host.json`` before the app is imported. Raises ``HostError`` when
     the host cannot start, and whatever the app's own code raises when it is imported.
     """
-    scheduler_variables = dict(os.environ)  # what local.settings.json says of schedulers is meant for the real host
+    environment = dict(os.environ)  # what local.settings.json says of schedulers is meant for the real host
     async with AsyncExitStack() as stack:
         if not options.keys and not options.is_private:
             raise HostError(f"At {options.address} others could call the app. Ask for keys with --keys.")
@@ -121,7 +123,9 @@ async def hosted(
         keys = load_keys(options.data) if options.keys else None
         app = _runnable(load_app(options.app_dir))
 
-        connection = options.scheduler or scheduler_variables.get(settings.scheduler_variable)
+        connection = options.scheduler
+        if connection is None and options.scheduler_from_environment:
+            connection = environment.get(settings.scheduler_variable)
         engine = await stack.enter_async_context(_engine(options, settings, connection, clock))
         configuration = _configure_clients(engine, settings, f"http://{address}", keys)
         if engine.hub is not None:
@@ -138,7 +142,7 @@ async def hosted(
             HttpTriggers(endpoints, invoker, keys, body_limit(os.environ)),
             _management(engine, settings, functions, keys),
             admin,
-            names_of(options.trusted_hosts, any_name=not options.is_private),
+            names_of((*options.trusted_hosts, address.rpartition(":")[0]), any_name=not options.is_private),
             keys=keys,
             cors=cors_of(document),
         )

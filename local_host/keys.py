@@ -117,12 +117,17 @@ def _create(file: Path) -> None:
 
 
 def _read(file: Path) -> bytes:
-    status = file.stat()
-    if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for somebody to write
-        raise HostError(f"{file} is no file. Move it away, and keys are made there.")
-    if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise HostError(f"Others can read or write {file}. Make it yours alone (chmod 600), or delete it for new keys.")
-    with file.open("rb") as opened:
+    # What is looked at is what is read, and a pipe is not waited for.
+    with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:
+        status = os.fstat(opened.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise HostError(f"{file} is no file. Move it away, and keys are made there.")
+        if status.st_uid != os.geteuid():
+            raise HostError(f"{file} belongs to somebody else. Move it away, and keys are made there.")
+        if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise HostError(
+                f"Others can read or write {file}. Make it yours alone (chmod 600), or delete it for new keys."
+            )
         return opened.read(_MAX_FILE)
 
 

@@ -12,7 +12,7 @@ import httptools
 from starlette.responses import PlainTextResponse
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-_ABSOLUTE = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
+_ABSOLUTE = re.compile(rb"([a-z][a-z0-9+.-]*)://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -144,9 +144,9 @@ class Protocol(HttpToolsProtocol):
         found = _ABSOLUTE.fullmatch(self.url)
         if found is not None:
             host = next((value for name, value in self.headers if name == b"host"), b"")
-            if found[1].lower() != host.lower():
+            if found[1].lower() not in (b"http", b"https") or found[2].lower() != host.lower():
                 raise ValueError("the target is of another host")
-            self.url = found[2] if found[2].startswith(b"/") else b"/" + found[2]
+            self.url = found[3] if found[3].startswith(b"/") else b"/" + found[3]
 
     # What goes wrong
 

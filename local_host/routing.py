@@ -86,15 +86,17 @@ class Template:
         Literals match without regard to case. An encoded slash stays encoded, so that it cannot make a segment.
         What is optional and not there, or a catch-all of nothing, has no entry.
         """
-        values = [_decode(part) for part in raw_path.strip("/").split("/")] if raw_path.strip("/") else []
+        parts = raw_path.strip("/").split("/") if raw_path.strip("/") else []
+        if len(parts) > len(self.segments) and not self._ends_in_catch_all:
+            return None  # before the parts are decoded, each of which takes time, for every template
+        values = [_decode(part) for part in parts]
         found: dict[str, str] = {}
         for index, segment in enumerate(self.segments):
             matched = self._match_segment(segment, values[index:])
             if matched is None:
                 return None
             found |= matched
-        surplus = len(values) > len(self.segments) and not self._ends_in_catch_all
-        return None if surplus or not self._passes(found) else found
+        return found if self._passes(found) else None
 
     @property
     def _ends_in_catch_all(self) -> bool:

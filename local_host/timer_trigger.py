@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import quote
 
 from azure.functions.meta import Datum
 from azure.functions.timer import TimerRequest, TimerRequestConverter
@@ -284,7 +283,7 @@ def _timer_of(function: Function, folder: Path, now: int, environment: Mapping[s
         schedule=schedule,
         on_startup=_is_true(settings.get("runOnStartup", False)),
         retry=retry_of(function.retry or {}),
-        file=folder / f"{quote(function.name, safe='')}.json" if monitored else None,
+        file=folder / f"{function.name}.json" if monitored else None,
     )
 
 

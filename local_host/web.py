@@ -146,8 +146,10 @@ class WebFront:
         path = f"{scope['path']}/".lower()
         scope = self._without_suspicion(scope)
         app: ASGIApp = Response(status_code=404)
-        if path.startswith(f"{ADMIN_PREFIX}/"):
-            app = self._admin if not _writes_cross_site(scope) else Response(status_code=403)
+        if _writes_cross_site(scope):
+            app = PlainTextResponse("This request came from a page of another site.", 403)
+        elif path.startswith(f"{ADMIN_PREFIX}/"):
+            app = self._admin
         elif path.startswith(f"{MANAGEMENT_PREFIX}/"):
             app = self._management if permitted(self._keys, SYSTEM, scope) else unauthorized()
         await app(scope, receive, send)
@@ -157,7 +159,10 @@ class WebFront:
         origin = (_header(scope, b"origin") or "").lower()
         if not origin or self._vouched is None or not ({origin, "*"} & self._vouched.origins):
             return scope
-        return {**scope, "headers": [header for header in scope["headers"] if header[0] != b"sec-fetch-site"]}
+        return {
+            **scope,
+            "headers": [header for header in scope["headers"] if header[0] not in (b"sec-fetch-site", b"origin")],
+        }
 
 
 def _with_cors(app: ASGIApp, cors: Cors | None, *, private: bool) -> ASGIApp:
@@ -174,9 +179,18 @@ def _with_cors(app: ASGIApp, cors: Cors | None, *, private: bool) -> ASGIApp:
 
 
 def _writes_cross_site(scope: Scope) -> bool:
-    # As in the management API: a page of another site can make a browser POST here without asking first.
-    site = _header(scope, b"sec-fetch-site") or "none"
-    return scope["method"] not in ("GET", "HEAD", "OPTIONS") and site not in ("none", "same-origin")
+    """Whether a page of another site has made a browser send this, which it does without asking first for some POSTs.
+
+    Old browsers do not say so in ``Sec-Fetch-Site``, nor do those of today over http to other names than loopback's;
+    ``Origin`` is there with every POST of a page.
+    """
+    if scope["method"] in ("GET", "HEAD", "OPTIONS"):
+        return False
+    site = _header(scope, b"sec-fetch-site")
+    if site is not None:
+        return site not in ("none", "same-origin")
+    origin = _header(scope, b"origin")
+    return origin is not None and origin.lower().partition("://")[2] != (_header(scope, b"host") or "").lower()
 
 
 def _host_name(scope: Scope) -> str | None:

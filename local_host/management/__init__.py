@@ -22,7 +22,6 @@ text are ``{"Message": ...}``, and a few are the text alone, as there. Where thi
 - ``createdTimeTo`` and ``lastOperationTimeTo`` leave out their own microsecond, as the task hub's filters do.
 - History shows no stack traces and no fields without a value. It has events that the extension lacks, since entities
   have kinds of their own in durabletask.
-- A page of another site that a browser tells of changes nothing: 403.
 - A task hub that fails is told apart: 501 to 504, while the extension answers 500 to all.
 
 Left out: ``/makeprimary``, since there are no app leases here, and ``/admin/extensions/DurableTaskExtension``, which is

@@ -15,8 +15,8 @@ from local_host.scheduler.tokens import AsyncTokens, Tokens
 from local_host.task_hub.hub import MESSAGE_LIMITS
 from local_host.task_hub.store import Refused
 
-FOR_WORKERS = ("GetWorkItems", "Complete", "AbandonTask")
-"""What the names of the calls begin with that take work, or say what became of it."""
+NOT_FOR_CLIENTS = ("GetWorkItems", "Complete", "AbandonTask", "CreateTaskHub", "DeleteTaskHub", "SkipGraceful")
+"""What the names of the calls begin with that take work, say what became of it, or are for the hub as a whole."""
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["TaskHubSidecarService"]
 _START = f"/{_SERVICE.full_name}/StartInstance"
@@ -116,7 +116,7 @@ class Proxy(grpc.GenericRpcHandler):
 
 def _handler(method: Any, channel: grpc.aio.Channel) -> Any:
     path = f"/{_SERVICE.full_name}/{method.name}"
-    if method.name.startswith(FOR_WORKERS):
+    if method.name.startswith(NOT_FOR_CLIENTS):
         return grpc.unary_unary_rpc_method_handler(_refuse)
     if method.server_streaming:
         return grpc.unary_stream_rpc_method_handler(_streaming(channel.unary_stream(path)))
@@ -124,7 +124,7 @@ def _handler(method: Any, channel: grpc.aio.Channel) -> Any:
 
 
 async def _refuse(_request: bytes, _context: Any) -> bytes:
-    raise Refused("PERMISSION_DENIED", "Work is for the host's own worker.")
+    raise Refused("PERMISSION_DENIED", "This call is not for the clients of an app.")
 
 
 def _unary(upstream_call: Any) -> Callable[[bytes, Any], Awaitable[bytes]]:

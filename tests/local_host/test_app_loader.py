@@ -309,3 +309,19 @@ def test_what_an_extension_makes_is_taken(tmp_path: Path, monkeypatch: pytest.Mo
     registry.check_supported_type = lambda hint: False
     with pytest.raises(HostError, match="cannot be BlobClient with a blobTrigger binding"):
         load_app(app_in(tmp_path, source))
+
+
+@pytest.mark.parametrize("name", ["host", "a/b", "1st", "a b", "a\n  Serving:  http://evil", "t\udce9", "x" * 129, "ä"])
+def test_a_name_that_no_function_can_have_is_not_run(tmp_path: Path, name: str) -> None:
+    source = (
+        "import azure.functions as func\n"
+        "app = func.FunctionApp()\n"
+        f"@app.function_name({name!r})\n"
+        "@app.timer_trigger(arg_name='timer', schedule='0 * * * * *')\n"
+        "def function(timer: func.TimerRequest) -> None: ...\n"
+    )
+    app = load_app(app_in(tmp_path, source))
+    assert app.functions == ()
+    assert app.not_run[0].reason == "its name cannot be that of a function"
+    assert app.not_run[0].name.isascii()
+    assert app.not_run[0].name.isprintable()

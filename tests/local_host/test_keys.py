@@ -191,6 +191,14 @@ def _refuses(folder: Path, content: object) -> None:
     assert refused.value.__cause__ is None, content
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_keys_that_somebody_else_has_planted_are_refused(tmp_path: Path) -> None:
+    load_keys(tmp_path)
+    os.chown(tmp_path / "keys.json", 65534, 65534)
+    with pytest.raises(HostError, match=r"keys\.json belongs to somebody else"):
+        load_keys(tmp_path)
+
+
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "keys.json", 0o600)
     with pytest.raises(HostError, match=r"keys\.json is no file"):

@@ -306,3 +306,30 @@ def _ended(client: httpx.Client, instance_id: str) -> dict[str, object] | None:
 def _completed(response: httpx.Response) -> dict[str, object] | None:
     status: dict[str, object] = response.json()
     return status if status["runtimeStatus"] == "Completed" else None
+
+
+def test_a_write_with_the_origin_of_another_site_is_refused_where_the_browser_says_no_more(
+    tmp_path: Path, app: Path
+) -> None:
+    """Over plain http, browsers send Sec-Fetch-Site to loopback only, not to a name that is trusted."""
+    with host_process(tmp_path / "data", "--trusted-host", "box.lan", app_dir=app) as host, host.client() as client:
+        path = "/runtime/webhooks/durabletask/orchestrators/parent"
+        for origin, status in (
+            ("http://evil.example", 403),
+            ("null", 403),
+            ("http://box.lan.evil.example", 403),
+            ("http://box.lan", 202),
+            ("http://BOX.lan", 202),
+        ):
+            headers = {"Host": "box.lan", "Origin": origin, "Content-Type": "text/plain"}
+            assert client.post(path, headers=headers, content=b"{}").status_code == status, origin
+            assert client.get("/admin/host/status", headers=headers).status_code == 200
+        assert "Access:   this machine, and who comes by box.lan, without keys" in host.log.read_text()
+
+
+def test_another_address_of_loopback_is_answered_by_its_own_name(tmp_path: Path, app: Path) -> None:
+    with host_process(tmp_path / "data", "--host", "127.0.0.2", app_dir=app) as host:
+        assert host.url.startswith("http://127.0.0.2:")
+        assert httpx.get(f"{host.url}/api/open", trust_env=False).text == "open"
+        started = httpx.get(f"{host.url}/api/start?id=there", trust_env=False).json()
+        assert httpx.get(started["statusQueryGetUri"], trust_env=False).status_code in (200, 202)

@@ -316,3 +316,16 @@ def test_no_long_path_takes_long(unit: str) -> None:
     for template in SOME_TEMPLATES:
         template.match(long)
     assert time.process_time() - started < 4
+
+
+def test_a_path_of_many_segments_is_not_decoded_where_no_template_is_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each segment takes time, for each template: long paths would keep the event loop for seconds."""
+    decoded: list[str] = []
+
+    def decode(part: str) -> str:
+        decoded.append(part)
+        return part
+
+    monkeypatch.setattr("local_host.routing._decode", decode)
+    assert compile_template("api/orders/{id}").match("/" + "a/" * 30_000) is None
+    assert not decoded

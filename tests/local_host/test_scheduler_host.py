@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from local_host.task_hub.clock import SystemClock
-from local_host.testing import HubControl, running_hub
+from local_host.testing import HubControl, running_app, running_hub
 from tests.hosting import HostProcess, host_process
 from tests.polling import until
 
@@ -104,3 +104,10 @@ def _completed(response: httpx.Response) -> dict[str, Any] | None:
 def _failed(response: httpx.Response) -> dict[str, Any] | None:
     status: dict[str, Any] = response.json()
     return status if status["runtimeStatus"] == "Failed" else None
+
+
+def test_a_test_never_works_for_a_scheduler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "DURABLE_TASK_SCHEDULER_CONNECTION_STRING"
+    monkeypatch.setenv(name, "Endpoint=http://127.0.0.1:9;TaskHub=production;Authentication=None")
+    with running_app(APPS / "durable", tmp_path / "data") as app:
+        assert app.state(app.start("native", 1)).runtime_status.name == "COMPLETED"

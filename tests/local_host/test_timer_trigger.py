@@ -480,14 +480,14 @@ def test_the_folder_is_its_owners_and_holds_whole_files(tmp_path: Path) -> None:
     async def test() -> None:
         clock = clock_at("01 00:30:00")
         ran = Recorder(clock)
-        async with running(tmp_path, clock, function(ran), function(ran, name="../tick")) as timers:
+        async with running(tmp_path, clock, function(ran), function(ran, name="Tick-2")) as timers:
             folder = tmp_path / "timers"
             assert folder.stat().st_mode & 0o777 == 0o700
             (folder / "tick.json.new").write_text("left by a host that was killed")
             await advance(timers, clock, "01 01:00:00")
 
     run(test())
-    assert sorted(each.name for each in (tmp_path / "timers").iterdir()) == ["..%2Ftick.json", "tick.json"]
+    assert sorted(each.name for each in (tmp_path / "timers").iterdir()) == ["Tick-2.json", "tick.json"]
     assert [each.name for each in tmp_path.iterdir()] == ["timers"]
 
 

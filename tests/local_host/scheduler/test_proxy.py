@@ -21,7 +21,10 @@ from tests.local_host.scheduler.support import Credential, EngineControl, FakeSc
 from tests.polling import until
 
 SERVICE = pb.DESCRIPTOR.services_by_name["TaskHubSidecarService"]
-FOR_WORKERS = {
+NOT_FOR_CLIENTS = {
+    "CreateTaskHub",
+    "DeleteTaskHub",
+    "SkipGracefulOrchestrationTerminations",
     "GetWorkItems",
     "CompleteActivityTask",
     "CompleteOrchestratorTask",
@@ -80,9 +83,9 @@ def test_each_call_is_passed_on_or_refused(method: Any, fake: FakeScheduler, eng
             code, details = status_of(lambda: list(channel.unary_stream(path)(b"", metadata=engine.metadata)))
         else:
             code, details = status_of(lambda: channel.unary_unary(path)(b"", metadata=engine.metadata, timeout=10))
-    if method.name in FOR_WORKERS:
+    if method.name in NOT_FOR_CLIENTS:
         assert code == grpc.StatusCode.PERMISSION_DENIED
-        assert details == "Work is for the host's own worker."
+        assert details == "This call is not for the clients of an app."
         assert not fake.calls
     elif method.name in vars(FakeScheduler):
         assert (code, details) == (grpc.StatusCode.OK, "")
