@@ -27,6 +27,7 @@ LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
 _AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?")
 _RESERVED = ("admin", "runtime")
+_CROSS_SITE = '{"Message": "This request came from a page of another site."}'
 _NO_SUCH_NAME = "This host does not answer to that name. Start it with --trusted-host NAME to have it do so."
 
 
@@ -147,7 +148,7 @@ class WebFront:
         scope = self._without_suspicion(scope)
         app: ASGIApp = Response(status_code=404)
         if _writes_cross_site(scope):
-            app = PlainTextResponse("This request came from a page of another site.", 403)
+            app = Response(_CROSS_SITE, 403, media_type="application/json; charset=utf-8")
         elif path.startswith(f"{ADMIN_PREFIX}/"):
             app = self._admin
         elif path.startswith(f"{MANAGEMENT_PREFIX}/"):
