@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,9 @@ from local_host.routing import Template, compile_template
 
 MAX_BODY = 100 * 1024 * 1024
 """Bytes of a request's body that the host takes, as Azure's host does."""
+
+MAX_HELD = 1024 * 1024 * 1024
+"""Bytes of all the bodies that are held at once; a request that brings more is turned away for now."""
 
 BODY_LIMIT_VARIABLE = "FUNCTIONS_REQUEST_BODY_SIZE_LIMIT"
 """The app setting that takes the place of ``MAX_BODY``."""
@@ -63,12 +67,19 @@ class HttpTriggers:
     """An ASGI app that serves the HTTP functions. With ``keys``, each asks for the key of its ``authLevel``."""
 
     def __init__(
-        self, endpoints: list[Endpoint], invoker: Invoker, keys: Keys | None = None, max_body: int = MAX_BODY
+        self,
+        endpoints: list[Endpoint],
+        invoker: Invoker,
+        keys: Keys | None = None,
+        max_body: int = MAX_BODY,
+        max_held: int = MAX_HELD,
     ) -> None:
         self._endpoints = endpoints
         self._invoker = invoker
         self._keys = keys
         self._max_body = max_body
+        self._max_held = max_held
+        self._held = 0
 
     def takes(self, scope: Scope) -> bool:
         """Whether a function takes a request."""
@@ -85,10 +96,33 @@ class HttpTriggers:
         function, route_params = found
         if not permitted(self._keys, function.auth_level, request.scope):
             return unauthorized()
-        body = await read_body(request, self._max_body)
-        if body is None:
-            return PlainTextResponse("Payload Too Large", 413)
-        given = to_sdk_request(request, route_params, body)
+        try:
+            with self._room() as take:
+                body = await read_body(request, self._max_body, take)
+                if body is None:
+                    return PlainTextResponse("Payload Too Large", 413)
+                return await self._call(function, to_sdk_request(request, route_params, body), request)
+        except _NoRoom:
+            return PlainTextResponse("Too much is sent at once. Try again later.", 503, headers={"Retry-After": "5"})
+
+    @contextmanager
+    def _room(self) -> Iterator[Callable[[int], None]]:
+        """Hold the bytes of a body until its function has returned."""
+        taken = 0
+
+        def take(size: int) -> None:
+            nonlocal taken
+            if self._held + size > self._max_held:
+                raise _NoRoom
+            taken += size
+            self._held += size
+
+        try:
+            yield take
+        finally:
+            self._held -= taken
+
+    async def _call(self, function: Function, given: Any, request: Request) -> Response:
         try:
             result = await self._invoker.invoke(function, given, request.headers)
             return to_response(result)
@@ -119,14 +153,22 @@ async def respond(answer: Callable[[Request], Awaitable[Response]], scope: Scope
     await response(scope, receive, send)
 
 
-async def read_body(request: Request, limit: int) -> bytes | None:
-    """Read a body of up to ``limit`` bytes; None when there is more, of which nothing is kept."""
+class _NoRoom(Exception):
+    """So much is held already that a body has no room."""
+
+
+async def read_body(request: Request, limit: int, take: Callable[[int], None] = lambda _size: None) -> bytes | None:
+    """Read a body of up to ``limit`` bytes; None when there is more, of which nothing is kept.
+
+    ``take`` is told of the bytes as they come, and may raise to have no more of them.
+    """
     declared = request.headers.get("content-length", "")
     # int() refuses thousands of digits.
     if declared.isdecimal() and (len(declared) > 20 or int(declared) > limit):
         return None
     body = bytearray()
     async for chunk in request.stream():
+        take(len(chunk))
         body += chunk
         if len(body) > limit:
             return None

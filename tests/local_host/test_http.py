@@ -1,5 +1,6 @@
 """HTTP triggers through a host process: what a function is given, and what a client is answered."""
 
+import asyncio
 import base64
 import re
 import socket
@@ -13,7 +14,9 @@ import httpx
 import pytest
 from starlette.requests import Request
 
-from local_host.http_trigger import read_body
+from local_host.app_loader import load_app
+from local_host.http_trigger import HttpTriggers, endpoints_of, read_body
+from local_host.invocation import Invoker
 from tests.hosting import HostProcess, host_process
 from tests.polling import until
 
@@ -429,6 +432,46 @@ async def test_a_body_over_the_limit_is_not_read(
     chunks: list[bytes], declared: str | None, found: bytes | None
 ) -> None:
     assert await read_body(body_of(*chunks, declared=declared), limit=8) == found
+
+
+@pytest.mark.anyio
+async def test_bodies_have_a_limit_in_their_sum_and_room_comes_back() -> None:
+    app = load_app(APPS / "web")
+    endpoints = endpoints_of(app.functions, "api")
+    triggers = HttpTriggers(endpoints, Invoker("{}"), max_held=10)
+    unfinished = asyncio.Event()
+
+    async def send(*chunks: bytes, then: asyncio.Event | None = None) -> int:
+        messages = [{"type": "http.request", "body": each, "more_body": True} for each in chunks]
+        statuses: list[int] = []
+
+        async def receive() -> dict[str, Any]:
+            if messages:
+                return messages.pop(0)
+            if then is not None:
+                await then.wait()
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def answer(message: Any) -> None:
+            statuses.extend([message["status"]] if message["type"] == "http.response.start" else [])
+
+        path = "/api/echo/x"
+        headers = [(b"host", b"localhost")]
+        scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "headers": headers}
+        await triggers(scope | {"query_string": b"", "scheme": "http"}, receive, answer)
+        return statuses[0]
+
+    first = asyncio.ensure_future(send(b"1234", b"5678", then=unfinished))
+    await asyncio.sleep(0)
+    while triggers._held < 8:  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+    assert await send(b"12") == 200
+    assert await send(b"12", b"3") == 503
+    unfinished.set()
+    assert await first == 200
+    assert await send(b"1234567890") == 200
+    assert await send(b"1234567890", b"1") == 503
+    assert triggers._held == 0
 
 
 @pytest.fixture
