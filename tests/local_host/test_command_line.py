@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from urllib.parse import urlsplit
 
 import pytest
@@ -152,6 +152,22 @@ def test_a_second_signal_ends_it_at_once_whatever_a_function_does(tmp_path: Path
         assert host.stop(signal.SIGTERM) == 1
         assert monotonic() - started < 3
         assert "Traceback" not in host.log.read_text()
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.1, 0.15, 0.2, 0.3, 0.4])
+def test_ctrl_c_while_the_host_is_imported_ends_it_without_a_traceback(tmp_path: Path, seconds: float) -> None:
+    app = app_of(tmp_path, SLOW_TO_IMPORT)
+    process = start_process("--app-dir", str(app), "--data", str(tmp_path / "data"), output=subprocess.PIPE)
+    try:
+        sleep(seconds)  # wherever it is by then
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=10)
+    finally:
+        process.kill()
+        process.wait()
+    # Python itself, before it comes to the host, ends by the signal, or says where it was in its own start.
+    assert process.returncode in (130, -signal.SIGINT, 1)
+    assert b"local_host" not in said
 
 
 def test_ctrl_c_while_the_app_is_imported_ends_it_without_a_traceback(tmp_path: Path) -> None:
