@@ -7,7 +7,7 @@ shown from:
 - what the host says of an invocation (the logger ``local_host.function``): ``Function.<name>``;
 - the host's other loggers: ``Host.General`` and ``Host.<Module>``, its task hub's: ``DurableTask.Core``;
 - the Durable Functions SDK's: ``DurableTask.Python``; any other logger outside an invocation:
-  ``Host.Library.<logger>``. These two are shown from Warning, unless a rule of ``host.json`` names them.
+  ``Host.Other.<logger>``. These two are shown from Warning, unless a rule of ``host.json`` names them.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ FUNCTION_LOGGER = "local_host.function"
 
 _SDK = ("durabletask", "azure.durable_functions")
 _LEVELS = {"Trace": 5, "Debug": 10, "Information": 20, "Warning": 30, "Error": 40, "Critical": 50, "None": sys.maxsize}
-_QUIET = ("Host.Library.", "DurableTask.Python")
+_QUIET = ("Host.Other.", "DurableTask.Python")
 _CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _COLOURS = {10: "2", 20: "32", 30: "33", 40: "31", 50: "1;31"}  # of the terminal, by level
 _LEVELS_DOWN = [("Critical", 50), ("Error", 40), ("Warning", 30), ("Information", 20), ("Debug", 10), ("Trace", 0)]
@@ -151,7 +151,7 @@ def _category(logger: str, function: str | None) -> str:
     module = logger.removeprefix("local_host").strip(".")
     if logger == "local_host" or logger.startswith("local_host."):
         return "DurableTask.Core" if module.startswith("task_hub") else f"Host.{module.title() or 'General'}"
-    return f"Function.{function}.User" if function else f"Host.Library.{logger}"
+    return f"Function.{function}.User" if function else f"Host.Other.{logger}"
 
 
 def _text_line(record: logging.LogRecord, category: str, current: Invocation | None, colour: str = "") -> str:

@@ -88,14 +88,14 @@ def test_what_is_logged_within_an_invocation_is_the_users(logger: str) -> None:
 @pytest.mark.parametrize("logger", ["urllib3", "asyncio", "uvicorn.error", "my.module"])
 def test_other_loggers_outside_an_invocation_are_heard_from_warning_on(logger: str) -> None:
     assert said(logger, logging.INFO) is None
-    assert said(logger, logging.WARNING) == f"Host.Library.{logger}"
+    assert said(logger, logging.WARNING) == f"Host.Other.{logger}"
     assert said(logger, logging.INFO, {"Host": "Debug", "default": "Trace"}) is None
     assert said(logger, logging.WARNING, {"Host": "Error"}) is None
 
 
 def test_a_rule_that_names_a_library_wakes_it() -> None:
-    assert said("asyncio", logging.INFO, {"Host.Library.asyncio": "Information"}) == "Host.Library.asyncio"
-    assert said("urllib3", logging.INFO, {"Host.Library.asyncio": "Information"}) is None
+    assert said("asyncio", logging.INFO, {"Host.Other.asyncio": "Information"}) == "Host.Other.asyncio"
+    assert said("urllib3", logging.INFO, {"Host.Other.asyncio": "Information"}) is None
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ def test_a_thread_of_the_app_can_say_which_invocation_it_works_for() -> None:
 @pytest.mark.parametrize("invocation_id", ["nobody's", "", None, 5, ["unhashable"]])
 def test_a_thread_that_names_no_invocation_that_runs_is_outside_of_any(invocation_id: object) -> None:
     (line,) = in_a_thread_of_the_app(invocation_id)
-    assert (line["message"], line["category"]) == ("worried", "Host.Library.root")
+    assert (line["message"], line["category"]) == ("worried", "Host.Other.root")
     assert "invocationId" not in line
 
 
@@ -257,7 +257,7 @@ def test_an_invocation_that_has_ended_is_forgotten() -> None:
 
     run()
     (line,) = in_a_thread_of_the_app("id-of-ended")
-    assert line["category"] == "Host.Library.root"
+    assert line["category"] == "Host.Other.root"
 
 
 # The two forms
