@@ -49,14 +49,16 @@ def load_environment(folder: Path) -> dict[str, Any]:
     return document
 
 
-def load_app(folder: Path) -> App:
+def load_app(folder: Path, settings: HostSettings | None = None) -> App:
     """Import ``function_app.py`` (or ``PYTHON_SCRIPT_FILE_NAME``) and index the functions of the app in it.
 
-    The module is executed anew at each call. Raises ``HostError`` when a file is missing or holds no app, and for a
-    function whose bindings do not fit; an error in the app's own code passes through as it is.
+    The module is executed anew at each call. ``settings`` are read from the folder unless they are given. Raises
+    ``HostError`` when a file is missing or holds no app, and for a function whose bindings do not fit; an error in the
+    app's own code passes through as it is.
     """
     folder = folder.resolve()
-    settings = host_settings(folder / "host.json", os.environ)
+    if settings is None:
+        settings = host_settings(folder / "host.json", os.environ)
     found = [_unless_disabled(function_of(function)) for function in _find_app(folder).get_functions()]
     return App(
         folder=folder,

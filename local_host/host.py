@@ -121,7 +121,7 @@ async def hosted(
         for warning in settings.warnings:
             _LOGGER.warning(warning)
         keys = load_keys(options.data) if options.keys else None
-        app = _runnable(load_app(options.app_dir))
+        app = _runnable(load_app(options.app_dir, settings))
 
         connection = options.scheduler
         if connection is None and options.scheduler_from_environment:

@@ -11,6 +11,7 @@ from google.protobuf import wrappers_pb2
 from starlette.requests import Request
 from starlette.responses import Response
 
+from local_host.http_trigger import read_body
 from local_host.management.refusal import RequestRefused, refuse
 from local_host.management.shapes import parse_json
 
@@ -111,14 +112,12 @@ async def state_of(call: Call, instance_id: str, *, payloads: bool = False) -> p
     return state
 
 
-async def read_body(request: Request) -> bytes:
+async def body_of(request: Request) -> bytes:
     """Read the body of a request; 413 as soon as it is too long."""
-    body = bytearray()
-    async for chunk in request.stream():
-        if len(body) + len(chunk) > MAX_BODY_BYTES:
-            refuse(413, f"The request body exceeds {MAX_BODY_BYTES} bytes.")
-        body += chunk
-    return bytes(body)
+    body = await read_body(request, MAX_BODY_BYTES)
+    if body is None:
+        refuse(413, f"The request body exceeds {MAX_BODY_BYTES} bytes.")
+    return body
 
 
 def is_json(request: Request) -> bool:

@@ -10,10 +10,10 @@ from starlette.responses import Response
 from local_host.management.call import (
     Call,
     answer_json,
+    body_of,
     decoded,
     is_json,
     json_text,
-    read_body,
     rpc,
     string,
     trace_context,
@@ -56,7 +56,7 @@ async def signal(call: Call, name: str, key: str) -> Response:
     """Send an operation to an entity, with the body for its input: as JSON, or as a string if it does not say JSON."""
     instance_id = entity_instance_id(name, key)
     known_function(call.hub.entity_names, name, "entity")
-    body = await read_body(call.request)
+    body = await body_of(call.request)
     if not body:
         text = None
     elif is_json(call.request):

@@ -12,10 +12,10 @@ from local_host.management.call import (
     STATUS_RETRY_SECONDS,
     Call,
     answer_json,
+    body_of,
     is_json,
     json_text,
     poll_headers,
-    read_body,
     rpc,
     state_of,
     string,
@@ -121,7 +121,7 @@ async def raise_event(call: Call, instance_id: str, event_name: str) -> Response
     await _require_unfinished(call, instance_id)
     if not is_json(call.request):
         refuse(400, "An event must be sent as application/json.")
-    text = json_text(call.request, await read_body(call.request))
+    text = json_text(call.request, await body_of(call.request))
     event = pb.RaiseEventRequest(instanceId=instance_id, name=event_name, input=string(text))
     await rpc(call.hub.stub.RaiseEvent, event)
     return Response(None, 202)

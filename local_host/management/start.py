@@ -11,10 +11,10 @@ from local_host.management.call import (
     START_RETRY_SECONDS,
     Call,
     answer_json,
+    body_of,
     decoded,
     json_text,
     poll_headers,
-    read_body,
     rpc,
     state_of,
     string,
@@ -51,7 +51,7 @@ async def start(call: Call, function_name: str, instance_id: str | None) -> Resp
 
 
 async def _input(call: Call) -> str | None:
-    body = await read_body(call.request)
+    body = await body_of(call.request)
     blank = not decoded(call.request, body, "replace").strip()
     return None if blank else json_text(call.request, body)
 
