@@ -10,7 +10,9 @@
     ├── TooLate                 410  it timed out, or ended, before this decision
     ├── PayloadTooLarge         413
     ├── Unprocessable           422  JSON, but not what was asked for; names each bad field
-    └── HubUnavailable          503  the task hub does not answer
+    └── Unavailable             503
+        ├── HubUnavailable           the task hub does not answer
+        └── RecordsUnavailable       the record store does not answer
 
 Triggers raise them; ``triggers.web.answers_errors`` turns them into RFC 9457 problem details. Every ``detail``
 is written for the person who gets it, and ``members`` are the facts that a program may need.
@@ -89,7 +91,19 @@ class Unprocessable(CountersignError):
     status, title, slug = 422, "Unprocessable content", "unprocessable"
 
 
-class HubUnavailable(CountersignError):
-    """The task hub does not answer; trying again later is right."""
+class Unavailable(CountersignError):
+    """What the app needs does not answer; trying again later is right."""
 
-    status, title, slug = 503, "Task hub unavailable", "hub-unavailable"
+    status, title, slug = 503, "Unavailable", "unavailable"
+
+
+class HubUnavailable(Unavailable):
+    """The task hub does not answer."""
+
+    title, slug = "Task hub unavailable", "hub-unavailable"
+
+
+class RecordsUnavailable(Unavailable):
+    """The record store does not answer."""
+
+    title, slug = "Records unavailable", "records-unavailable"

@@ -4,7 +4,7 @@ A registered name is a promise to the instances in flight, which are found by it
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import azure.durable_functions as df
@@ -13,15 +13,20 @@ from azure.durable_functions import worker
 
 from activities.approval import send_approval_request
 from activities.purchase_order import cancel_order, place_order
+from activities.records import record
 from orchestrators.approval import approval
 from orchestrators.event_payload import EventConverter
 from orchestrators.purchase_order import purchase_order
 from settings import get_settings
 from triggers.approval import decide_approval, get_approval, start_approval
+from triggers.audit import erase_audit, get_audit, verify_audit
 from triggers.purchase_order import decide_purchase_order, get_purchase_order, start_purchase_order
+from triggers.upkeep import check_retention, purge_instances, reconcile_records
+from triggers.waits import list_waits
 from triggers.web import Trigger, answers_errors
 
 get_settings()  # A setting that cannot be read stops the app here, with the name of the variable.
+check_retention()
 
 # Without strict typing, a payload with the SDK's envelope of a custom object instantiates any class that is loaded.
 os.environ["AZURE_FUNCTIONS_DURABLE_STRICT_TYPING"] = "1"
@@ -44,6 +49,11 @@ def _activity(activity: Callable[..., Any]) -> None:
     app.activity_trigger(input_name="request", activity=activity.__name__)(activity)
 
 
+def _timer(schedule: str, trigger: Callable[..., Awaitable[None]]) -> None:
+    client_bound = app.durable_client_input(client_name="client")(trigger)
+    app.timer_trigger(arg_name="timer", schedule=schedule)(client_bound)
+
+
 # Purchase order
 _http("POST", "start-purchase-order", start_purchase_order)
 _http("POST", "signal-approval/{instance_id}", decide_purchase_order)
@@ -58,3 +68,12 @@ _http("GET", "api/requests/{request_id}", get_approval)
 _http("POST", "api/approvals/{request_id}", decide_approval)
 _orchestrator(approval)
 _activity(send_approval_request)
+
+# Records: open waits, and the audit trail
+_http("GET", "api/waits", list_waits)
+_http("GET", "api/audit/{instance_id}", get_audit)
+_http("GET", "api/audit/{instance_id}/verify", verify_audit)
+_http("POST", "api/audit/{instance_id}/erase", erase_audit)
+_activity(record)
+_timer("0 */10 * * * *", reconcile_records)
+_timer("0 30 * * * *", purge_instances)

@@ -3,12 +3,16 @@
 On Azure these are application settings; locally they stand in ``local.settings.json`` or in the environment.
 """
 
+import os
 import tempfile
 from functools import lru_cache
 from pathlib import Path
+from typing import Annotated, Literal
 
-from pydantic import Field, HttpUrl
+from pydantic import AliasChoices, Field, HttpUrl, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Days = Annotated[float, Field(ge=0, le=36_500, allow_inf_nan=False)]
 
 
 class Settings(BaseSettings):
@@ -50,6 +54,53 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="How long a decision waits for its verdict before it is answered with 202.",
     )
+
+    records: Literal["sqlite", "tables"] = Field(
+        default_factory=lambda: "sqlite" if "LOCAL_HOST_DATA" in os.environ else "tables",
+        description="Where waits and audit trails are kept: in the data folder, or in Azure Table Storage.",
+    )
+    records_connection: SecretStr | None = Field(
+        default=None,
+        validation_alias=AliasChoices(
+            "RECORDS_CONNECTION",
+            "AzureWebJobsStorage",
+            "AzureWebJobsStorage__tableServiceUri",
+            "AzureWebJobsStorage__accountName",
+        ),
+        description="A storage account for RECORDS=tables: a connection string, or the https address of its table "
+        "service, which is then opened with the identity of the app, or the account's name alone.",
+    )
+    records_table: str = Field(
+        default="countersign",
+        pattern=r"\A[A-Za-z][A-Za-z0-9]{2,62}\z",
+        description="The table of the records. Two apps in one storage account need two.",
+    )
+    audit_key: SecretStr | None = Field(
+        default=None,
+        description="Seals what the app adds to audit trails. Several with commas between them: the first one seals.",
+    )
+    retention_days: Days = Field(
+        default=90,
+        description="How long an instance that has ended is kept, in days. Its audit trail stays.",
+    )
+    retention_days_by_workflow: dict[str, Days] = Field(
+        default={},
+        description="The same for single workflows, as a JSON object.",
+    )
+
+    @field_validator("audit_key")
+    @classmethod
+    def _each_key_is_long(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and any(len(key.strip()) < 16 for key in value.get_secret_value().split(",")):
+            raise ValueError("each key needs 16 characters or more")
+        return value
+
+    @property
+    def audit_keys(self) -> list[str]:
+        """The keys that seal, newest first; none where there is no ``AUDIT_KEY``."""
+        if self.audit_key is None:
+            return []
+        return [key.strip() for key in self.audit_key.get_secret_value().split(",")]
 
     @property
     def base_url(self) -> str:

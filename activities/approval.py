@@ -20,7 +20,7 @@ def send_approval_request(_context: ActivityContext, request: dict[str, Any]) ->
     settings = get_settings()
     message = EmailMessage()
     message["Message-ID"] = f"<{quote(asked.instance_id, safe='')}.{asked.number}@countersign.invalid>"
-    message["To"] = settings.approval_requests_to
+    message["To"] = ", ".join(asked.to or (settings.approval_requests_to,))
     message["Subject"] = asked.subject
     message.set_content(
         f"{asked.text}\n\n"

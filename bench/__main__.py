@@ -43,6 +43,8 @@ def _waiting(folder: Path, count: int) -> None:
     host.start()
     try:
         empty = host.memory()
+        host.drive("fill", count=51, at_once=32)
+        few = host.drive("pages", count=200)
         filled = host.drive("fill", count=count, at_once=32)
         # The instances settle into their waits, and the log of the database into its file.
         host.drive("round_trips", count=50)
@@ -51,6 +53,8 @@ def _waiting(folder: Path, count: int) -> None:
         _row(f"disk with {count:,} waiting", f"{host.disk():.0f} MB")
         some = host.drive("decide_some", instances=filled["instances"][:: count // 200])
         _row(f"one decision among {count:,} waiting", _times(some))
+        _row("a page of 50 among 51 open waits", _times(few))
+        _row(f"a page of 50 among {count:,} open waits", _times(host.drive("pages", count=200)))
         host.kill()
         _row(f"ready again after kill -9 with {count:,} waiting", f"{host.start():.2f} s")
     finally:

@@ -60,8 +60,8 @@ class Host:
         return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
 
     def disk(self) -> float:
-        """Megabytes of the hub's files on disk."""
-        return sum(file.stat().st_size for file in self._data.glob("task-hub.db*")) / 1e6
+        """Megabytes of the files on disk, of the hub and of the records."""
+        return sum(file.stat().st_size for file in self._data.glob("*.db*")) / 1e6
 
     def drive(self, what: str, **job: Any) -> dict[str, Any]:
         """Have a driver process do a job, and give its figures."""

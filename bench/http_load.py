@@ -126,6 +126,18 @@ def decide_some(client: Client, instances: list[str]) -> dict[str, float]:
     return {"p50_ms": median(times) * 1000, "p99_ms": quantiles(times, n=100)[98] * 1000}
 
 
+def pages(client: Client, count: int) -> dict[str, float]:
+    """Read pages of 50 open waits, one after another; from the start again at the end of the list."""
+    times = []
+    continuation = ""
+    for _ in range(count):
+        before = time.perf_counter()
+        found = client.call("GET", f"/api/waits?limit=50&continuation={continuation}")[1]
+        times.append(time.perf_counter() - before)
+        continuation = found["continuation"] or ""
+    return {"p50_ms": median(times) * 1000, "p99_ms": quantiles(times, n=100)[98] * 1000}
+
+
 def finish(client: Client, instances: list[str], at_once: int) -> dict[str, float]:
     """Decide all, and wait until each has its result; gives how many have, and how long it took."""
 

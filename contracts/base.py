@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from typing import Annotated, Any
+from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints
 
@@ -61,7 +62,20 @@ DecisionId = Annotated[
     Field(description="1 to 128 printable ASCII characters without spaces"),
 ]
 
+Address = Annotated[
+    str,
+    StringConstraints(
+        strip_whitespace=True, min_length=3, max_length=254, pattern=r"\A[^\s@\x00-\x1f\x7f]+@[^\s@\x00-\x1f\x7f]+\z"
+    ),
+    Field(description="one mail address; compared without regard to case"),
+]
+
 Hours = Annotated[float, Field(gt=0, le=YEAR_IN_HOURS, allow_inf_nan=False)]
+
+
+def path_to(template: str, instance_id: str) -> str:
+    """Return a path of the app with an instance id, which may be any text, in place of ``{}``."""
+    return template.format(quote(instance_id, safe=":"))
 
 
 def as_utc_text(value: datetime) -> str:

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from contracts.audit import TrailHead
 from contracts.base import Comment, Contract, DecisionId, Name, Timestamp
 
 MAX_WARNINGS = 5
@@ -37,7 +38,8 @@ class Progress(Contract):
     """The custom status of a run that waits for people: what is going on, in words.
 
     ``phase`` is one word per state of the workflow; ``waiting_for`` names the event that would move it on, and is
-    null when nobody is waited for; ``warnings`` are the newest ones, oldest first.
+    null when nobody is waited for; ``warnings`` are the newest ones, oldest first. ``wait`` is the number of the wait
+    that is open in the records, ``trail`` how far the audit trail goes; runs from before the records have neither.
     """
 
     phase: str
@@ -45,3 +47,5 @@ class Progress(Contract):
     deadline: Timestamp | None = None
     decision: Decision | None = None
     warnings: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    wait: int | None = None
+    trail: TrailHead | None = None

@@ -1,11 +1,13 @@
 """Purchase order: what starts it, what decides it, what comes out."""
 
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from contracts.base import YEAR_IN_HOURS, Comment, Contract, DecisionId, InstanceId, Line, Name, Timestamp
+from contracts.audit import TrailHead
+from contracts.base import YEAR_IN_HOURS, Address, Comment, Contract, DecisionId, InstanceId, Line, Name, Timestamp
+from contracts.records import MAX_PEOPLE
 
 Seconds = Annotated[float, Field(gt=0, le=YEAR_IN_HOURS * 3600, allow_inf_nan=False)]
 
@@ -35,10 +37,11 @@ class StartPurchaseOrder(PurchaseOrder):
 
 
 class PurchaseOrderInput(Contract):
-    """The durable input of the orchestrator."""
+    """The durable input of the orchestrator: the order, and who is asked to approve it."""
 
     order: PurchaseOrder
     timeout_seconds: Seconds
+    approvers: Annotated[tuple[Address, ...], Field(strict=False, max_length=MAX_PEOPLE)] = ()
 
 
 class OrderEffect(Contract):
@@ -49,13 +52,19 @@ class OrderEffect(Contract):
     order: PurchaseOrder
 
 
-class ApprovalEvent(Contract):
-    """The payload of ``approval_event``, and the body of ``POST /signal-approval/{instance_id}``."""
+class OrderDecision(Contract):
+    """The body of ``POST /signal-approval/{instance_id}``."""
 
     approver_name: Name
     approved: bool
     comments: Comment | None = None
     decision_id: DecisionId | None = None
+
+
+class ApprovalEvent(OrderDecision):
+    """The payload of ``approval_event``. ``channel`` is the door of the app that it came in by; null for others."""
+
+    channel: Literal["api", "link"] | None = None
 
 
 class PurchaseOrderOutcome(Contract):
@@ -67,3 +76,4 @@ class PurchaseOrderOutcome(Contract):
     approver_name: Name | None = None
     comments: Comment | None = None
     decided_at: Timestamp | None = None
+    trail: TrailHead | None = None

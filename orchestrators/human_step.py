@@ -7,10 +7,41 @@ from typing import Any
 from durabletask import task
 from pydantic import ValidationError
 
+from activities.approval import send_approval_request
 from contracts.base import Contract
+from contracts.mail import ApprovalMail
 from orchestrators.event_payload import EventPayload
+from orchestrators.retries import EFFECT
+from orchestrators.run_record import RunRecord
 
 MALFORMED = "An event '{event}' was set aside: {reason}."
+
+
+def ask(
+    ctx: task.OrchestrationContext,
+    record: RunRecord,
+    mail: ApprovalMail,
+    *,
+    kind: str,
+    title: str,
+    event: str,
+    deadline: datetime,
+    path: str,
+) -> Generator[task.Task[Any], Any]:
+    """Put on record who is waited for, then ask them by mail. When it cannot be sent, the run waits all the same."""
+    record.open_wait(
+        kind=kind, title=title, people=mail.to, deadline=deadline, actions=("approve", "reject"), path=path
+    )
+    yield from record.store()
+    try:
+        yield ctx.call_activity(send_approval_request, input=mail.plain(), retry_policy=EFFECT)
+    except task.TaskFailedError:
+        record.warn("The mail that asks for approval could not be sent; the decision can still be made.")
+        record.note("mail_failed", after="waiting_for_approval")
+    else:
+        record.note("mailed", after="waiting_for_approval")
+    record.enter("waiting_for_approval", waiting_for=event, deadline=deadline)
+    yield from record.store()
 
 
 def event_or_deadline[Event: Contract](

@@ -6,8 +6,8 @@ from typing import Any
 
 from durabletask import task
 
-from activities.approval import send_approval_request
 from activities.purchase_order import cancel_order, place_order
+from contracts.base import path_to
 from contracts.human_step import Decision
 from contracts.mail import ApprovalMail
 from contracts.purchase_order import (
@@ -17,9 +17,9 @@ from contracts.purchase_order import (
     PurchaseOrderInput,
     PurchaseOrderOutcome,
 )
-from orchestrators.human_step import event_or_deadline
-from orchestrators.progress import ProgressKeeper
+from orchestrators.human_step import ask, event_or_deadline
 from orchestrators.retries import EFFECT
+from orchestrators.run_record import RunRecord
 
 APPROVAL_EVENT = "approval_event"
 APPROVAL_LIMIT = 1000
@@ -36,29 +36,46 @@ def purchase_order(
     """
     asked = PurchaseOrderInput.model_validate(request)
     order = asked.order
-    progress = ProgressKeeper(ctx)
+    record = RunRecord(ctx)
 
     if order.total < APPROVAL_LIMIT:
-        progress.enter("placing_order")
+        record.enter("placing_order")
+        record.note("started", after="placing_order", channel="api", payload=request)
+        record.note("auto_approved")
+        yield from record.store()
         yield _effect(ctx, place_order, order)
-        progress.enter("auto_approved")
-        return PurchaseOrderOutcome(status="Auto-Approved", order_id=order.order_id).plain()
+        record.note("placed", after="auto_approved")
+        record.note("ended")
+        yield from record.store()
+        record.enter("auto_approved")
+        return record.outcome(PurchaseOrderOutcome(status="Auto-Approved", order_id=order.order_id))
 
     deadline = ctx.current_utc_datetime + timedelta(seconds=asked.timeout_seconds)
-    progress.enter("requesting_approval", waiting_for=APPROVAL_EVENT, deadline=deadline)
-    try:
-        mail = _approval_mail(ctx.instance_id, order)
-        yield ctx.call_activity(send_approval_request, input=mail.plain(), retry_policy=EFFECT)
-    except task.TaskFailedError:
-        progress.warn("The mail that asks for approval could not be sent; the order can still be decided.")
-    progress.enter("waiting_for_approval", waiting_for=APPROVAL_EVENT, deadline=deadline)
+    record.enter("requesting_approval", waiting_for=APPROVAL_EVENT, deadline=deadline)
+    record.note("started", after="requesting_approval", channel="api", payload=request)
+    yield from ask(
+        ctx,
+        record,
+        _approval_mail(ctx.instance_id, asked),
+        kind="purchase_order",
+        title=f"{order.quantity} of {order.product}, {order.total:,.2f} in all"[:200],
+        event=APPROVAL_EVENT,
+        deadline=deadline,
+        path=path_to("/status/{}", ctx.instance_id),
+    )
 
-    event = yield from event_or_deadline(ctx, APPROVAL_EVENT, ApprovalEvent, deadline, progress.warn)
+    event = yield from event_or_deadline(ctx, APPROVAL_EVENT, ApprovalEvent, deadline, record.set_aside)
+    record.close_wait()
     if event is None:
-        progress.enter("cancelling_order", deadline=deadline)
+        record.note("timed_out", after="cancelling_order", channel="timer")
+        yield from record.store()
+        record.enter("cancelling_order", deadline=deadline)
         yield _effect(ctx, cancel_order, order)
-        progress.enter("timed_out", deadline=deadline)
-        return PurchaseOrderOutcome(status="Cancelled due to timeout", order_id=order.order_id).plain()
+        record.note("cancelled", after="timed_out")
+        record.note("ended")
+        yield from record.store()
+        record.enter("timed_out", deadline=deadline)
+        return record.outcome(PurchaseOrderOutcome(status="Cancelled due to timeout", order_id=order.order_id))
 
     decision = Decision(
         approved=event.approved,
@@ -67,16 +84,31 @@ def purchase_order(
         at=ctx.current_utc_datetime,
         decision_id=event.decision_id,
     )
-    progress.enter("placing_order" if decision.approved else "cancelling_order", decision=decision)
+    phase = "placing_order" if decision.approved else "cancelling_order"
+    record.note(
+        "decided",
+        after=phase,
+        actor=decision.by,
+        channel=event.channel or "event",
+        comment=decision.comments,
+        payload=event.plain(),
+    )
+    yield from record.store()
+    record.enter(phase, decision=decision)
     yield _effect(ctx, place_order if decision.approved else cancel_order, order)
-    progress.enter(decision.outcome)
-    return PurchaseOrderOutcome(
-        status=f"{decision.outcome.capitalize()} by {decision.by}",
-        order_id=order.order_id,
-        approver_name=decision.by,
-        comments=decision.comments,
-        decided_at=decision.at,
-    ).plain()
+    record.note("placed" if decision.approved else "cancelled", after=decision.outcome)
+    record.note("ended")
+    yield from record.store()
+    record.enter(decision.outcome)
+    return record.outcome(
+        PurchaseOrderOutcome(
+            status=f"{decision.outcome.capitalize()} by {decision.by}",
+            order_id=order.order_id,
+            approver_name=decision.by,
+            comments=decision.comments,
+            decided_at=decision.at,
+        )
+    )
 
 
 def _effect(ctx: task.OrchestrationContext, activity: task.Activity[Any, Any], order: PurchaseOrder) -> task.Task[Any]:
@@ -84,10 +116,12 @@ def _effect(ctx: task.OrchestrationContext, activity: task.Activity[Any, Any], o
     return ctx.call_activity(activity, input=effect.plain(), retry_policy=EFFECT)
 
 
-def _approval_mail(instance_id: str, order: PurchaseOrder) -> ApprovalMail:
+def _approval_mail(instance_id: str, asked: PurchaseOrderInput) -> ApprovalMail:
+    order = asked.order
     return ApprovalMail(
         instance_id=instance_id,
         number=1,
+        to=asked.approvers,
         subject=f"Please approve purchase order {order.order_id}",
         text=f"{order.quantity} of {order.product} at {order.cost:,.2f} each, {order.total:,.2f} in all.",
         decide_path=f"/signal-approval/{instance_id}",

@@ -11,3 +11,11 @@ EFFECT = RetryPolicy(
     max_retry_interval=timedelta(minutes=1),
 )
 """For an effect on the outside world that is safe to repeat: five attempts within about a minute and a half."""
+
+RECORD = RetryPolicy(
+    first_retry_interval=timedelta(seconds=1),
+    max_number_of_attempts=10_000,
+    backoff_coefficient=2,
+    max_retry_interval=timedelta(minutes=5),
+)
+"""For the records: without them nothing goes on, so that they are tried for a month, in the end every five minutes."""

@@ -3,7 +3,7 @@
 import azure.functions as func
 from azure.durable_functions import DurableFunctionsClient
 
-from contracts.approval import ApprovalDecision, ApprovalRequest, StartApproval
+from contracts.approval import ApprovalDecision, ApprovalInput, DecisionEvent, StartApproval
 from orchestrators.approval import DECISION, approval
 from settings import get_settings
 from triggers.decide import AskedDecision, answer_decision, decide
@@ -16,7 +16,12 @@ WORKFLOW = approval.__name__
 async def start_approval(req: func.HttpRequest, client: DurableFunctionsClient) -> func.HttpResponse:
     """``POST /api/requests``: 202 with ``request_id``, ``approval_url`` and ``status_url``."""
     body = read_body(req, StartApproval)
-    asked = ApprovalRequest(requester=body.requester, item=body.item, timeout_hours=body.timeout_hours)
+    asked = ApprovalInput(
+        requester=body.requester,
+        item=body.item,
+        timeout_hours=body.timeout_hours,
+        approvers=(get_settings().approval_requests_to,),
+    )
     request_id = await start(client, WORKFLOW, body.request_id, asked)
     links = {"approval_url": _approval_url(request_id), "status_url": _status_url(request_id)}
     return answer({"request_id": request_id, **links}, 202, {"Location": links["status_url"]})
@@ -33,7 +38,7 @@ async def decide_approval(req: func.HttpRequest, client: DurableFunctionsClient)
         comments=body.comments,
         decision_id=decision_id,
         event=DECISION,
-        payload=body.model_copy(update={"decision_id": decision_id}),
+        payload=DecisionEvent.model_validate(body.plain() | {"decision_id": decision_id, "channel": "api"}),
     )
     verdict = await decide(client, WORKFLOW, request_id, asked, patience=get_settings().decision_wait_seconds)
     message = f"The decision on request '{request_id}' was taken."

@@ -13,13 +13,19 @@ from durabletask.client import OrchestrationState
 from contracts.base import Contract, as_utc_text
 from contracts.human_step import Decision, Progress
 from errors import AlreadyDecided, CountersignError, NotFound, TooLate, Unprocessable
-from triggers.instances import ENDED, find, progress_of
+from services import trail
+from services.clock import now
+from services.record_store import get_record_store
+from settings import get_settings
+from triggers.instances import ENDED, find, progress_of, run_of
 from triggers.web import answer
 
 FIRST_POLL = 0.001
 LONGEST_POLL = 0.05
 SLOWING = 2
 """Seconds between two looks at the run: each pause is longer than the one before, up to the longest."""
+MAX_LATE = 100
+"""How many late decisions on one run are noted; more are refused all the same."""
 
 
 @dataclass(frozen=True)
@@ -58,14 +64,14 @@ async def decide(
     come to it within ``patience`` seconds (a suspended run does not). Raises ``NotFound``, ``AlreadyDecided``,
     ``TooLate``, or ``Unprocessable`` when the id came before with another decision.
     """
-    verdict = _verdict(await find(client, workflow, instance_id), asked)
+    verdict = await _look(client, workflow, instance_id, asked)
     if verdict is not None:
         return verdict
     await _raise(client, instance_id, asked)
 
     give_up, pause = clock() + patience, FIRST_POLL
     while True:
-        verdict = _verdict(await find(client, workflow, instance_id), asked)
+        verdict = await _look(client, workflow, instance_id, asked)
         if verdict is not None or clock() >= give_up:
             return verdict
         await sleep(pause)
@@ -87,6 +93,36 @@ def answer_decision(verdict: Decision | None, instance_id: str, status_url: str,
             "decision_id": verdict.decision_id,
             "status_url": status_url,
         }
+    )
+
+
+async def _look(
+    client: DurableFunctionsClient, workflow: str, instance_id: str, asked: AskedDecision
+) -> Decision | None:
+    """Look for the verdict. A decision that comes too late is noted in the audit trail before that is said."""
+    state = await find(client, workflow, instance_id)
+    try:
+        return _verdict(state, asked)
+    except TooLate:
+        await asyncio.to_thread(_note_late, state, asked)
+        raise
+
+
+def _note_late(state: OrchestrationState, asked: AskedDecision) -> None:
+    trail.append(
+        get_record_store(),
+        state.instance_id,
+        get_settings().audit_keys,
+        action="late",
+        at=now(),
+        run=run_of(state),
+        actor=asked.by,
+        channel="api",
+        detail="approved" if asked.approved else "rejected",
+        comment=asked.comments,
+        payload=asked.payload.plain(),
+        once=True,
+        limit=MAX_LATE,
     )
 
 

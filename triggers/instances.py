@@ -6,8 +6,16 @@ from uuid import uuid4
 
 import grpc
 from azure.durable_functions import DurableFunctionsClient
-from durabletask.client import OrchestrationState, OrchestrationStatus
+from durabletask.client import (
+    OrchestrationQuery,
+    OrchestrationState,
+    OrchestrationStatus,
+    parse_orchestration_state,
+)
+from durabletask.internal.client_helpers import build_query_instances_req
+from google.protobuf.wrappers_pb2 import StringValue
 
+from contracts.audit import TrailHead
 from contracts.base import Contract, as_utc_text
 from contracts.human_step import Progress
 from errors import AlreadyStarted, NotFound
@@ -47,6 +55,26 @@ def progress_of(state: OrchestrationState) -> Progress | None:
     return Progress.model_validate_json(state.serialized_custom_status)
 
 
+def head_of(state: OrchestrationState | None) -> TrailHead | None:
+    """Return how far an instance says that its trail goes; None when it says nothing."""
+    if state is None:
+        return None
+    try:
+        output: Any = json.loads(state.serialized_output or "null")
+        if isinstance(output, dict) and output.get("trail") is not None:
+            return TrailHead.model_validate(output["trail"])
+        progress = progress_of(state)
+    except ValueError:
+        return None
+    return progress.trail if progress is not None else None
+
+
+def run_of(state: OrchestrationState) -> str:
+    """Return the stamp of an instance's run, by which the records know it; made up for one from before the records."""
+    head = head_of(state)
+    return head.run if head is not None else f"{state.created_at:%Y%m%dT%H%M%S%f}Z"
+
+
 def describe(state: OrchestrationState) -> dict[str, Any]:
     """Return what every workflow shows of an instance.
 
@@ -74,3 +102,18 @@ def _json(payload: str | None) -> Any:
         return json.loads(payload) if payload else None
     except ValueError:
         return payload
+
+
+async def page_of(
+    client: DurableFunctionsClient, query: OrchestrationQuery, continuation: str | None
+) -> tuple[list[OrchestrationState], str | None]:
+    """Return one page of the instances that fit, and what continues the list, or None at its end.
+
+    The client's own ``get_all_orchestration_states`` reads all pages into memory, however many there are; the request
+    for one is made here as it is made there.
+    """
+    token = StringValue(value=continuation) if continuation else None
+    response = await client._get_stub().QueryInstances(build_query_instances_req(query, token))
+    following = response.continuationToken.value
+    states = [parse_orchestration_state(each) for each in response.orchestrationState]
+    return states, following if following not in ("", "0", continuation) else None

@@ -3,7 +3,7 @@
 import azure.functions as func
 from azure.durable_functions import DurableFunctionsClient
 
-from contracts.purchase_order import ApprovalEvent, PurchaseOrder, PurchaseOrderInput, StartPurchaseOrder
+from contracts.purchase_order import ApprovalEvent, OrderDecision, PurchaseOrder, PurchaseOrderInput, StartPurchaseOrder
 from orchestrators.purchase_order import APPROVAL_EVENT, purchase_order
 from settings import get_settings
 from triggers.decide import AskedDecision, answer_decision, decide
@@ -19,7 +19,7 @@ async def start_purchase_order(req: func.HttpRequest, client: DurableFunctionsCl
     settings = get_settings()
     timeout = body.timeout_seconds or settings.purchase_order_timeout_hours * 3600
     order = PurchaseOrder.model_validate(body.model_dump(include=set(PurchaseOrder.model_fields)))
-    given = PurchaseOrderInput(order=order, timeout_seconds=timeout)
+    given = PurchaseOrderInput(order=order, timeout_seconds=timeout, approvers=(settings.approval_requests_to,))
     instance_id = await start(client, WORKFLOW, body.instance_id, given)
     message = (
         f"Purchase order {body.order_id} was started. If it needs an approval, POST the decision to "
@@ -31,7 +31,7 @@ async def start_purchase_order(req: func.HttpRequest, client: DurableFunctionsCl
 async def decide_purchase_order(req: func.HttpRequest, client: DurableFunctionsClient) -> func.HttpResponse:
     """``POST /signal-approval/{instance_id}``: 200 with the verdict, 202 when there is none yet."""
     instance_id = instance_id_of(req, "instance_id")
-    body = read_body(req, ApprovalEvent)
+    body = read_body(req, OrderDecision)
     decision_id = decision_id_of(req, body.decision_id)
     asked = AskedDecision(
         approved=body.approved,
@@ -39,7 +39,7 @@ async def decide_purchase_order(req: func.HttpRequest, client: DurableFunctionsC
         comments=body.comments,
         decision_id=decision_id,
         event=APPROVAL_EVENT,
-        payload=body.model_copy(update={"decision_id": decision_id}),
+        payload=ApprovalEvent.model_validate(body.plain() | {"decision_id": decision_id, "channel": "api"}),
     )
     verdict = await decide(client, WORKFLOW, instance_id, asked, patience=get_settings().decision_wait_seconds)
     message = f"The event '{APPROVAL_EVENT}' was raised for instance '{instance_id}'."

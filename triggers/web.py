@@ -12,7 +12,16 @@ import grpc
 from pydantic import TypeAdapter, ValidationError
 
 from contracts.base import Contract, DecisionId, InstanceId
-from errors import BadRequest, CountersignError, Forbidden, HubUnavailable, PayloadTooLarge, Unprocessable
+from errors import (
+    BadRequest,
+    CountersignError,
+    Forbidden,
+    HubUnavailable,
+    PayloadTooLarge,
+    RecordsUnavailable,
+    Unprocessable,
+)
+from services.record_store import RecordStoreError
 
 MAX_BODY = 256 * 1024
 """Bytes of a body that are taken; more is 413."""
@@ -43,6 +52,9 @@ def answers_errors(trigger: Trigger) -> Trigger:
             unavailable = getattr(error, "code", lambda: None)() == grpc.StatusCode.UNAVAILABLE
             sentence = "The task hub does not answer. Try again in a moment."
             return problem(HubUnavailable(sentence) if unavailable else _internal())
+        except RecordStoreError:
+            _LOGGER.exception("The record store failed in %s", trigger.__name__)
+            return problem(RecordsUnavailable("The records cannot be reached. Try again in a moment."))
         except Exception:
             _LOGGER.exception("Unexpected error in %s", trigger.__name__)
             return problem(_internal())
@@ -83,6 +95,24 @@ def read_body[Body: Contract](req: func.HttpRequest, contract: type[Body]) -> Bo
     raise Unprocessable(f"The body is not valid: {names}.", errors=fields)
 
 
+def read_query[Query: Contract](req: func.HttpRequest, contract: type[Query]) -> Query:
+    """Read the parameters of the address as ``contract``; empty ones count as left out.
+
+    Raises ``BadRequest`` naming the parameter that is wrong, or unknown: one that is misspelt and passed over would
+    show what was not asked for. The function key may stand there too.
+    """
+    given = {name: value for name, value in req.params.items() if value and name not in ("code", "clientId")}
+    try:
+        return contract.model_validate_strings(given)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    name = str(first["loc"][0])[:60] if first["loc"] else "?"
+    if first["type"] == "extra_forbidden":
+        known = ", ".join(contract.model_fields)
+        raise BadRequest(f"There is no parameter '{name}' here; there are {known}.")
+    raise BadRequest(f"The parameter '{name}' is wrong: {first['msg']}.")
+
+
 def instance_id_of(req: func.HttpRequest, parameter: str) -> str:
     """Return the instance id in the route. Raises ``BadRequest`` when it cannot be one."""
     try:
@@ -109,12 +139,7 @@ def decision_id_of(req: func.HttpRequest, in_body: str | None) -> str:
 
 def answer(body: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> func.HttpResponse:
     """Answer with a JSON object that no cache keeps."""
-    return func.HttpResponse(
-        json.dumps(body, ensure_ascii=False),
-        status_code=status,
-        mimetype="application/json",
-        headers={"Cache-Control": "no-store", **(headers or {})},
-    )
+    return _json(body, status, "application/json", headers or {})
 
 
 def problem(error: CountersignError) -> func.HttpResponse:
@@ -126,9 +151,13 @@ def problem(error: CountersignError) -> func.HttpResponse:
         "detail": error.detail,
         **error.members,
     }
-    return func.HttpResponse(
-        json.dumps(document, ensure_ascii=False),
-        status_code=error.status,
-        mimetype="application/problem+json",
-        headers={"Cache-Control": "no-store"},
-    )
+    return _json(document, error.status, "application/problem+json", {})
+
+
+def _json(document: dict[str, Any], status: int, mimetype: str, headers: dict[str, str]) -> func.HttpResponse:
+    try:
+        body = json.dumps(document, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # half a surrogate pair, which only an escape can stand for
+        body = json.dumps(document).encode()
+    always = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+    return func.HttpResponse(body, status_code=status, mimetype=mimetype, headers=always | headers)

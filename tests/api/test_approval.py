@@ -119,6 +119,14 @@ def test_a_run_that_was_started_with_nonsense_is_shown_as_failed(client: httpx.C
     assert start.status_code == 202
     body = until(lambda: out if (out := shown(client, "nonsense"))["runtime_status"] == "FAILED" else None)
     assert body["status"] == "Failed"
-    assert "ApprovalRequest" in body["error"]
+    assert "ApprovalInput" in body["error"]
     assert "Traceback" not in str(body)
     assert client.post("/api/approvals/nonsense", json=DECISION).status_code == 410
+
+
+def test_half_a_surrogate_pair_is_shown_as_the_escape_that_it_came_as(client: httpx.Client) -> None:
+    given = rb'{"requester": "Alice", "item": "x\ud800", "timeout_hours": 1}'
+    client.post("/runtime/webhooks/durabletask/orchestrators/approval/surrogate", content=given)
+    response = client.get("/api/requests/surrogate")
+    assert response.status_code == 200
+    assert rb'"item": "x\ud800"' in response.content

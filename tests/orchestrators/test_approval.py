@@ -89,7 +89,7 @@ def test_an_input_that_is_no_request_fails_the_run(engine: Engine, given: Any) -
     state = engine.end(engine.start("approval", given))
     assert state.runtime_status is OrchestrationStatus.FAILED
     assert state.failure_details is not None
-    assert "ApprovalRequest" in state.failure_details.message
+    assert "ApprovalInput" in state.failure_details.message
 
 
 @pytest.mark.parametrize("decided", [True, False])

@@ -1,16 +1,23 @@
 """The settings, as the environment gives them."""
 
+from collections.abc import Iterator
+
 import pytest
 from pydantic import ValidationError
 
-from settings import Settings
+from settings import Settings, get_settings
+from triggers.upkeep import check_retention
 
 
 @pytest.fixture(autouse=True)
-def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Start from an environment without settings."""
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
+    for name in ("AzureWebJobsStorage", "AzureWebJobsStorage__tableServiceUri", "AzureWebJobsStorage__accountName"):
+        monkeypatch.delenv(name, raising=False)
+    yield
+    get_settings.cache_clear()
 
 
 def test_defaults() -> None:
@@ -49,6 +56,15 @@ def test_the_base_url(monkeypatch: pytest.MonkeyPatch, environment: dict[str, st
         ("PUBLIC_URL", "ftp://x"),
         ("APPROVAL_REQUESTS_TO", "two\nlines@example.com"),
         ("APPROVAL_REQUESTS_TO", ""),
+        ("RECORDS", "postgres"),
+        ("RECORDS_TABLE", "no-hyphens"),
+        ("RECORDS_TABLE", "1st"),
+        ("AUDIT_KEY", "too short"),
+        ("AUDIT_KEY", "one that is long enough,"),
+        ("RETENTION_DAYS", "-1"),
+        ("RETENTION_DAYS", "nan"),
+        ("RETENTION_DAYS_BY_WORKFLOW", '{"approval": -1}'),
+        ("RETENTION_DAYS_BY_WORKFLOW", "[]"),
     ],
 )
 def test_a_bad_setting_is_named_and_not_repeated(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
@@ -57,3 +73,34 @@ def test_a_bad_setting_is_named_and_not_repeated(monkeypatch: pytest.MonkeyPatch
         Settings()
     assert name.lower() in str(caught.value)
     assert "input_value" not in str(caught.value)
+
+
+def test_the_records_lie_in_the_data_folder_on_the_local_host_and_in_the_storage_account_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert Settings().records == "tables"
+    monkeypatch.setenv("LOCAL_HOST_DATA", "/data")
+    assert Settings().records == "sqlite"
+    monkeypatch.setenv("RECORDS", "tables")
+    assert Settings().records == "tables"
+
+
+def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUDIT_KEY", "the first one's secret,the second one's secret")
+    monkeypatch.setenv("AzureWebJobsStorage", "AccountName=a;AccountKey=secret")
+    settings = Settings()
+    assert settings.audit_keys == ["the first one's secret", "the second one's secret"]
+    assert settings.records_connection is not None
+    assert settings.records_connection.get_secret_value() == "AccountName=a;AccountKey=secret"
+    assert "secret" not in f"{settings!r} {settings}"
+
+
+def test_each_workflow_may_have_its_retention(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RETENTION_DAYS_BY_WORKFLOW", '{"approval": 0.5}')
+    assert Settings().retention_days_by_workflow == {"approval": 0.5}
+    get_settings.cache_clear()
+    check_retention()
+    monkeypatch.setenv("RETENTION_DAYS_BY_WORKFLOW", '{"aproval": 0.5}')
+    get_settings.cache_clear()
+    with pytest.raises(ValueError, match="'aproval'; the workflows are approval, purchase_order"):
+        check_retention()

@@ -1,0 +1,48 @@
+"""The records of a run: who is waited for, and what happened; and what carries them to the store."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from contracts.audit import Entry, RunStamp
+from contracts.base import Address, Contract, Line, Name, Timestamp
+
+MAX_PEOPLE = 50
+
+
+class Wait(Contract):
+    """A run waits for people. Instance, run and number name the wait.
+
+    ``kind`` is the workflow, ``actions`` what the people can do now, ``path`` where in the app they find it. An
+    empty ``people`` means that nobody was asked by name.
+    """
+
+    instance_id: str
+    run: RunStamp
+    number: Annotated[int, Field(ge=1)]
+    kind: Name
+    title: Line
+    people: Annotated[tuple[Address, ...], Field(strict=False, max_length=MAX_PEOPLE)] = ()
+    since: Timestamp
+    deadline: Timestamp | None = None
+    actions: Annotated[tuple[Name, ...], Field(strict=False)] = ()
+    path: Annotated[str, Field(pattern=r"\A/[^\s]*\z", max_length=2000)]
+
+
+class RecordBatch(Contract):
+    """What a run has to put on record: the durable input of the activity ``record``."""
+
+    entries: Annotated[tuple[Entry, ...], Field(strict=False)] = ()
+    opened: Annotated[tuple[Wait, ...], Field(strict=False)] = ()
+    closed: Annotated[tuple[Wait, ...], Field(strict=False)] = ()
+
+
+class Recorded(Contract):
+    """What the activity ``record`` gives back.
+
+    ``refused`` are the numbers of entries whose place in the store another one has taken. ``salt`` is for the hashes
+    of comments to come: random, which an orchestrator cannot be.
+    """
+
+    refused: Annotated[tuple[int, ...], Field(strict=False)] = ()
+    salt: Annotated[str, Field(min_length=16)]

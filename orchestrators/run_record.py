@@ -1,0 +1,169 @@
+"""What a run says of itself: its custom status, who it waits for, and its audit trail."""
+
+from collections.abc import Generator
+from datetime import UTC, datetime
+from typing import Any
+
+from durabletask import task
+
+from activities.records import record
+from contracts.audit import GENESIS, Action, Channel, Entry, TrailHead, chained
+from contracts.base import Contract
+from contracts.human_step import MAX_WARNINGS, Decision, Progress
+from contracts.records import RecordBatch, Recorded, Wait
+from orchestrators.retries import RECORD
+
+MAX_SET_ASIDE = 20
+"""How many events that were set aside the trail names; a flood of them must not make the run grow."""
+
+
+class RunRecord:
+    """Keeps the custom status of a run, its waits, and its audit trail.
+
+    ``note`` and ``open_wait`` and ``close_wait`` gather; ``yield from store()`` puts what they gathered on record.
+    A run that was started before there were records (it has no version) keeps its custom status only, so that its
+    history replays.
+    """
+
+    def __init__(self, ctx: task.OrchestrationContext) -> None:
+        self._ctx = ctx
+        self._recorded = bool(ctx.version)
+        self._progress = Progress(phase="started")
+        self._run = f"{ctx.current_utc_datetime:%Y%m%dT%H%M%S%f}Z"
+        self._last: Entry | None = None
+        self._stored = 0
+        self._after: str | None = None
+        self._salt: str | None = None
+        self._wait: Wait | None = None
+        self._waits = 0
+        self._set_aside = 0
+        self._entries: list[Entry] = []
+        self._opened: list[Wait] = []
+        self._closed: list[Wait] = []
+
+    def enter(
+        self,
+        phase: str,
+        *,
+        waiting_for: str | None = None,
+        deadline: datetime | None = None,
+        decision: Decision | None = None,
+    ) -> None:
+        """Enter ``phase``. Warnings stay, and so does a decision once there is one."""
+        before = self._progress
+        taken = decision.shortened() if decision is not None else before.decision
+        said = {"phase": phase, "waiting_for": waiting_for, "deadline": deadline, "decision": taken}
+        self._publish(before.model_copy(update=said))
+
+    def warn(self, warning: str) -> None:
+        """Add a warning to the custom status; the oldest one makes room."""
+        warnings = (*self._progress.warnings, warning)[-MAX_WARNINGS:]
+        self._publish(self._progress.model_copy(update={"warnings": warnings}))
+
+    def set_aside(self, warning: str) -> None:
+        """Warn of an event that was set aside, and note it."""
+        self.warn(warning)
+        self._set_aside += 1
+        if self._set_aside <= MAX_SET_ASIDE:
+            self.note("set_aside", channel="event", detail=warning)
+
+    def note(
+        self,
+        action: Action,
+        *,
+        after: str | None = None,
+        actor: str | None = None,
+        channel: Channel | None = None,
+        detail: str | None = None,
+        comment: str | None = None,
+        payload: Any = None,
+    ) -> None:
+        """Add an entry to the trail. ``after`` is the phase that it leads to; without one, the phase stays."""
+        if not self._recorded:
+            return
+        self._last = chained(
+            self._last,
+            salt=self._salt,
+            comment=comment,
+            payload=payload,
+            instance_id=self._ctx.instance_id,
+            series="run",
+            run=self._run,
+            at=self._now,
+            action=action,
+            actor=actor,
+            channel=channel,
+            before=self._after,
+            after=after or self._after,
+            detail=detail,
+        )
+        self._after = self._last.after
+        self._entries.append(self._last)
+
+    def open_wait(
+        self, *, kind: str, title: str, people: tuple[str, ...], deadline: datetime, actions: tuple[str, ...], path: str
+    ) -> None:
+        """Say who is waited for from now on, and note that they are asked."""
+        if not self._recorded:
+            return
+        self._waits += 1
+        self._wait = Wait(
+            instance_id=self._ctx.instance_id,
+            run=self._run,
+            number=self._waits,
+            kind=kind,
+            title=title,
+            people=people,
+            since=self._now,
+            deadline=deadline.replace(tzinfo=UTC),
+            actions=actions,
+            path=path,
+        )
+        self._opened.append(self._wait)
+        self.note("asked", detail=", ".join(people)[:2000] or None)
+
+    def close_wait(self) -> None:
+        """Say that nobody is waited for any more."""
+        if self._wait is not None:
+            self._closed.append(self._wait)
+            self._wait = None
+
+    def store(self) -> Generator[task.Task[Any], Any]:
+        """Put on record what was gathered, and go on only then: nothing takes effect that is not on record."""
+        if not (self._entries or self._opened or self._closed):
+            return
+        batch = RecordBatch(entries=tuple(self._entries), opened=tuple(self._opened), closed=tuple(self._closed))
+        self._entries, self._opened, self._closed = [], [], []
+        self._publish(self._progress)
+        answer = yield self._ctx.call_activity(record, input=batch.plain(), retry_policy=RECORD)
+        recorded = Recorded.model_validate(answer)
+        self._salt = recorded.salt
+        if self._last is not None:
+            self._stored = self._last.number - len(self._entries)
+        if recorded.refused:
+            self.warn("The audit trail in the store is not the run's own any more; verify it.")
+        else:
+            self._publish(self._progress)
+
+    def outcome[Outcome: Contract](self, outcome: Outcome) -> dict[str, Any]:
+        """Return the run's output, with the head of its trail if it has one."""
+        if self._head is None:
+            return outcome.model_dump(mode="json", exclude={"trail": True})
+        return outcome.model_copy(update={"trail": self._head}).plain()
+
+    @property
+    def _now(self) -> datetime:
+        return self._ctx.current_utc_datetime.replace(tzinfo=UTC)
+
+    @property
+    def _head(self) -> TrailHead | None:
+        if not self._recorded:
+            return None
+        number, head = (self._last.number, self._last.hash) if self._last is not None else (0, GENESIS)
+        return TrailHead(run=self._run, entries=number, stored=self._stored, head=head)
+
+    def _publish(self, progress: Progress) -> None:
+        wait = self._wait.number if self._wait is not None else None
+        self._progress = progress.model_copy(update={"wait": wait, "trail": self._head})
+        status: dict[str, Any] = self._progress.plain()
+        self._ctx.set_custom_status(status)

@@ -1,0 +1,199 @@
+"""Open waits: who waits on whom since when.
+
+A wait stands in the partition of its instance, from when it is opened until its run is purged, and while it is open in
+indexes too, each a partition of its own:
+
+    partition               key                                         holds
+    wait:<instance>         <run>|<number>                              the wait, with ``open`` or ``closed``
+    open|since              <since>|<instance>|<run>|<number>           all open waits, oldest first
+    open|due                <deadline>|<instance>|<run>|<number>        all open waits, first due first
+    kind:<kind>|since, |due                                             those of one workflow
+    person:<who>|since, |due                                            those that one person is asked in
+
+Times are of one width, so that their texts sort as they do. ``person`` is the address in lower case (case-folded). Each
+index row holds the whole wait: a page of a list is one range of one partition. What a list asks for besides (the kind
+of one person's waits, the age of those that are overdue) is looked at row by row within that range.
+"""
+
+import base64
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from contracts.audit import digest_of
+from contracts.base import as_utc_text
+from contracts.records import Wait
+from services.record_store import Change, RecordStore, Row, key_part
+
+NEVER = "9999-12-31T23:59:59.999Z"
+END = "}"
+"""Sorts after all that follows a time in a key."""
+READ_ON = 500
+"""Rows that are read at a time where the first of them were not enough, as not all fit that are in the range."""
+LONGEST_CONTINUATION = 1000
+
+_PLACE = re.compile(r"[0-9TZ:.-]{24}\|[A-Za-z0-9_.:@=~-]{1,200}\|[0-9TZ]{22}\|[0-9]{6,10}")
+"""A key in an index: not every text can be one in every store."""
+
+
+class BadContinuation(ValueError):
+    """The continuation token is none of this list's."""
+
+
+@dataclass(frozen=True)
+class WaitQuery:
+    """Which open waits: of one workflow, on one person, overdue (or not yet), older than a time.
+
+    Oldest first; with ``overdue`` given, by deadline: longest overdue first, or next due first.
+    """
+
+    kind: str | None = None
+    person: str | None = None
+    overdue: bool | None = None
+    older_than: datetime | None = None
+
+
+def opened(wait: Wait) -> list[Change]:
+    """The changes that open a wait. The first is an insert, which fails where the wait was opened or closed before."""
+    body = _text(wait.plain())
+    main = Change("insert", _partition(wait.instance_id), _key(wait), _text({"open": True, "wait": wait.plain()}))
+    return [main, *(Change("put", partition, key, body) for partition, key in _indexes(wait))]
+
+
+def closed(wait: Wait) -> list[Change]:
+    """The changes that close a wait, for good, whether it was opened or not."""
+    main = Change("put", _partition(wait.instance_id), _key(wait), _text({"open": False, "wait": wait.plain()}))
+    return [main, *(Change("delete", partition, key) for partition, key in _indexes(wait))]
+
+
+def reopened(wait: Wait) -> list[Change]:
+    """The changes that open a wait that was closed."""
+    first, *rest = opened(wait)
+    return [Change("put", first.partition, first.key, first.body), *rest]
+
+
+def is_closed(row: Row) -> bool:
+    """Whether a row in the partition of an instance is that of a closed wait."""
+    return not json.loads(row.body)["open"]
+
+
+def of_instance(store: RecordStore, instance_id: str) -> list[tuple[Wait, bool]]:
+    """Return the waits of an instance, each with whether it is open."""
+    found = [json.loads(row.body) for row in _rows(store, _partition(instance_id), "", END, 1000)]
+    return [(Wait.model_validate(each["wait"]), each["open"]) for each in found]
+
+
+def forget(store: RecordStore, instance_id: str) -> None:
+    """Forget the waits of an instance that is purged, open ones too."""
+    for wait, _ in of_instance(store, instance_id):
+        _, *indexes = closed(wait)
+        store.write([*indexes, Change("delete", _partition(instance_id), _key(wait))])
+
+
+def window(store: RecordStore, start: str | None, limit: int) -> tuple[list[Wait], str | None]:
+    """Return open waits of all workflows from ``start`` on, and where the next window starts, or None at the end."""
+    rows = store.range("open|since", start or "", END, limit)
+    return [Wait.model_validate_json(row.body) for row in rows], rows[-1].key + " " if len(rows) == limit else None
+
+
+def page(
+    store: RecordStore, query: WaitQuery, limit: int, continuation: str | None, now: datetime
+) -> tuple[list[Wait], str | None]:
+    """Return up to ``limit`` open waits, and what continues the list, or None at its end.
+
+    A continuation names the last wait that was given, so that what is opened or closed between two pages neither hides
+    another wait nor shows it twice. Raises ``BadContinuation``.
+    """
+    partition, start, end = _range(query, now)
+    if continuation is not None:
+        start = max(start, _after(continuation, query))
+    found: list[tuple[str, Wait]] = []
+    for row in _rows(store, partition, start, end, limit + 1):
+        wait = Wait.model_validate_json(row.body)
+        if _fits(wait, query):
+            found.append((row.key, wait))
+        if len(found) > limit:
+            return [wait for _, wait in found[:limit]], _continuation(found[limit - 1][0], query)
+    return [wait for _, wait in found], None
+
+
+def _rows(store: RecordStore, partition: str, start: str, end: str, first: int) -> Iterator[Row]:
+    limit = first
+    while rows := store.range(partition, start, end, limit):
+        yield from rows
+        if len(rows) < limit:
+            return
+        start = rows[-1].key + " "  # the least key that is greater
+        limit = READ_ON
+
+
+def _range(query: WaitQuery, now: datetime) -> tuple[str, str, str]:
+    scope = "open"
+    if query.person is not None:
+        scope = f"person:{_person(query.person)}"
+    elif query.kind is not None:
+        scope = f"kind:{key_part(query.kind)}"
+    if query.overdue is None:
+        return f"{scope}|since", "", as_utc_text(query.older_than) if query.older_than is not None else END
+    passed = as_utc_text(now) + END
+    return (f"{scope}|due", "", passed) if query.overdue else (f"{scope}|due", passed, END)
+
+
+def _fits(wait: Wait, query: WaitQuery) -> bool:
+    of_kind = query.kind is None or wait.kind == query.kind
+    # As texts, which are to the millisecond, as the keys are.
+    return of_kind and (query.older_than is None or as_utc_text(wait.since) < as_utc_text(query.older_than))
+
+
+def _continuation(key: str, query: WaitQuery) -> str:
+    return base64.urlsafe_b64encode(json.dumps([_digest(query), key]).encode()).decode().rstrip("=")
+
+
+def _after(continuation: str, query: WaitQuery) -> str:
+    if len(continuation) > LONGEST_CONTINUATION:
+        raise BadContinuation
+    try:
+        padded = continuation + "=" * (-len(continuation) % 4)
+        digest, key = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+    except (ValueError, TypeError):
+        raise BadContinuation from None
+    if digest != _digest(query) or not isinstance(key, str) or not _PLACE.fullmatch(key):
+        raise BadContinuation
+    return key + " "
+
+
+def _digest(query: WaitQuery) -> str:
+    # The moment that ages are counted from moves on from page to page; what is asked for stays the same.
+    person = query.person and _person(query.person)
+    return digest_of([query.kind, person, query.overdue, query.older_than is not None])[:16]
+
+
+def _indexes(wait: Wait) -> list[tuple[str, str]]:
+    scopes = ["open", f"kind:{key_part(wait.kind)}"]
+    scopes += dict.fromkeys(f"person:{_person(each)}" for each in wait.people)
+    rest = f"{key_part(wait.instance_id)}|{_key(wait)}"
+    due = as_utc_text(wait.deadline) if wait.deadline is not None else NEVER
+    return [
+        (f"{scope}|{order}", f"{time}|{rest}")
+        for scope in scopes
+        for order, time in (("since", as_utc_text(wait.since)), ("due", due))
+    ]
+
+
+def _partition(instance_id: str) -> str:
+    return f"wait:{key_part(instance_id)}"
+
+
+def _key(wait: Wait) -> str:
+    return f"{wait.run}|{wait.number:06d}"
+
+
+def _person(address: str) -> str:
+    return key_part(address.strip().casefold())
+
+
+def _text(body: dict[str, Any]) -> str:
+    return json.dumps(body, ensure_ascii=False)  # escapes would make it six times as long, too long for a row
