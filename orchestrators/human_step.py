@@ -81,6 +81,6 @@ def _validated[Event: Contract](payload: EventPayload, contract: type[Event]) ->
         return contract.model_validate(payload.value)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"])[:30]
+        where = "".join(c if c.isprintable() else "?" for c in ".".join(str(part) for part in first["loc"])[:30])
         reason = f"its field '{where}' is wrong" if where else "its payload is wrong"
         raise ValueError(f"{reason} ({first['msg'][:80]})") from None

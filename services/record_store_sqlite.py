@@ -81,7 +81,9 @@ class SqliteRecordStore:
         self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._file.touch(mode=0o600)
         connection = sqlite3.connect(self._file, timeout=BUSY, isolation_level=None, check_same_thread=False)
+        connection.text_factory = _text
         try:
+            connection.execute("PRAGMA secure_delete = ON")  # what was erased is not left in free pages
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute(_SCHEMA)
@@ -96,6 +98,11 @@ class SqliteRecordStore:
             yield
         except (sqlite3.Error, OSError) as error:
             raise RecordStoreError(f"The records in {self._file} cannot be used: {error}.") from error
+
+
+def _text(stored: bytes) -> str:
+    """Read a text whatever its bytes are: a row that was tampered with must not hide the others."""
+    return stored.decode(errors="replace")
 
 
 def _make_all(writer: sqlite3.Connection, changes: Iterable[Change]) -> None:

@@ -17,6 +17,7 @@ of one person's waits, the age of those that are overdue) is looked at row by ro
 
 import base64
 import json
+import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ LONGEST_CONTINUATION = 1000
 
 _PLACE = re.compile(r"[0-9TZ:.-]{24}\|[A-Za-z0-9_.:@=~-]{1,200}\|[0-9TZ]{22}\|[0-9]{6,10}")
 """A key in an index: not every text can be one in every store."""
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class BadContinuation(ValueError):
@@ -77,13 +80,14 @@ def reopened(wait: Wait) -> list[Change]:
 
 def is_closed(row: Row) -> bool:
     """Whether a row in the partition of an instance is that of a closed wait."""
-    return not json.loads(row.body)["open"]
+    wait, is_open = _main(row)
+    return wait is not None and not is_open
 
 
 def of_instance(store: RecordStore, instance_id: str) -> list[tuple[Wait, bool]]:
     """Return the waits of an instance, each with whether it is open."""
-    found = [json.loads(row.body) for row in _rows(store, _partition(instance_id), "", END, 1000)]
-    return [(Wait.model_validate(each["wait"]), each["open"]) for each in found]
+    found = [_main(row) for row in _rows(store, _partition(instance_id), "", END, 1000)]
+    return [(wait, is_open) for wait, is_open in found if wait is not None]
 
 
 def forget(store: RecordStore, instance_id: str) -> None:
@@ -96,7 +100,8 @@ def forget(store: RecordStore, instance_id: str) -> None:
 def window(store: RecordStore, start: str | None, limit: int) -> tuple[list[Wait], str | None]:
     """Return open waits of all workflows from ``start`` on, and where the next window starts, or None at the end."""
     rows = store.range("open|since", start or "", END, limit)
-    return [Wait.model_validate_json(row.body) for row in rows], rows[-1].key + " " if len(rows) == limit else None
+    found = [wait for row in rows if (wait := _wait(row)) is not None]
+    return found, rows[-1].key + " " if len(rows) == limit else None
 
 
 def page(
@@ -112,12 +117,31 @@ def page(
         start = max(start, _after(continuation, query))
     found: list[tuple[str, Wait]] = []
     for row in _rows(store, partition, start, end, limit + 1):
-        wait = Wait.model_validate_json(row.body)
-        if _fits(wait, query):
+        wait = _wait(row)
+        if wait is not None and _fits(wait, query):
             found.append((row.key, wait))
         if len(found) > limit:
             return [wait for _, wait in found[:limit]], _continuation(found[limit - 1][0], query)
     return [wait for _, wait in found], None
+
+
+def _wait(row: Row) -> Wait | None:
+    """The wait in a row of an index; None, and an error in the log, for one that cannot be read: others can."""
+    try:
+        return Wait.model_validate_json(row.body)
+    except ValueError:
+        _LOGGER.error("The row %r of the open waits cannot be read.", row.key)  # noqa: TRY400  # its text is personal
+        return None
+
+
+def _main(row: Row) -> tuple[Wait | None, bool]:
+    """The wait in the partition of its instance, and whether it is open; None where the row cannot be read."""
+    try:
+        document = json.loads(row.body)
+        return Wait.model_validate(document["wait"]), document["open"] is True
+    except (ValueError, TypeError, KeyError, RecursionError):
+        _LOGGER.error("The wait %r of an instance cannot be read.", row.key)  # noqa: TRY400  # its text is personal
+        return None, False
 
 
 def _rows(store: RecordStore, partition: str, start: str, end: str, first: int) -> Iterator[Row]:

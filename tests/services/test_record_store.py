@@ -931,3 +931,20 @@ def test_no_text_passes_for_another_by_looking_like_its_part(text: str) -> None:
 @given(st.text("ab", min_size=MAX_KEY, max_size=MAX_KEY), st.text(min_size=1), st.text(min_size=1))
 def test_long_texts_with_one_beginning_have_different_parts(beginning: str, one: str, other: str) -> None:
     assert (key_part(beginning + one) == key_part(beginning + other)) == (one == other)
+
+
+def test_text_that_is_no_utf_8_hides_no_other_row(tmp_path: Path) -> None:
+    store = SqliteRecordStore(tmp_path / "records.db")
+    store.write([Change("put", "p", "a", "one"), Change("put", "p", "b", "two")])
+    with closing(sqlite3.connect(tmp_path / "records.db")) as beside, beside:
+        beside.execute("UPDATE record SET body = CAST(x'ff6f' AS TEXT) WHERE key = 'a'")
+    assert [row.body for row in store.range("p", "", "z", 10)] == ["\N{REPLACEMENT CHARACTER}o", "two"]
+    store.close()
+
+
+def test_what_was_replaced_is_not_left_in_the_file(tmp_path: Path) -> None:
+    store = SqliteRecordStore(tmp_path / "records.db")
+    store.write([Change("put", "p", "a", "personal" * 1000), Change("put", "p", "b", "x")])
+    store.write([Change("put", "p", "a", "erased")])
+    store.close()
+    assert b"personal" not in (tmp_path / "records.db").read_bytes()

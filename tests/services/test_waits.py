@@ -1022,3 +1022,21 @@ def test_a_page_reads_no_more_than_the_page_however_many_wait(
         assert rows == 51
         assert deep <= few * 1.1
     assert few_on is not None
+
+
+GARBAGE = ["", "{", "[]", "null", '{"wait": null, "open": true}', '{"open": []}', "[" * 20000]
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
+def test_a_row_that_was_tampered_with_hides_no_other(sqlite: SqliteRecordStore, garbage: str) -> None:
+    broken, sound = a_wait("broken"), a_wait("sound")
+    sqlite.write([*waits.opened(broken), *waits.opened(sound)])
+    for change in waits.opened(broken):
+        sqlite.write([Change("put", change.partition, change.key, garbage)])
+    assert listed(sqlite) == [sound]
+    assert waits.window(sqlite, None, 10) == ([sound], None)
+    assert waits.of_instance(sqlite, "broken") == []
+    put_on_record(sqlite, RecordBatch(opened=(broken,)))
+    assert len(listed(sqlite)) == 2
+    put_on_record(sqlite, RecordBatch(closed=(broken,)))
+    assert listed(sqlite) == [sound]
