@@ -8,6 +8,8 @@ from contracts.audit import Entry, RunStamp
 from contracts.base import Address, Contract, Line, Name, Timestamp
 
 MAX_PEOPLE = 50
+MAX_PATH = 13_000
+"""Characters: an instance id of 1,000 emojis, percent-encoded, and what stands around it."""
 
 
 class Wait(Contract):
@@ -26,7 +28,7 @@ class Wait(Contract):
     since: Timestamp
     deadline: Timestamp | None = None
     actions: Annotated[tuple[Name, ...], Field(strict=False)] = ()
-    path: Annotated[str, Field(pattern=r"\A/[^\s]*\z", max_length=2000)]
+    path: Annotated[str, Field(pattern=r"\A/[^\s]*\z", max_length=MAX_PATH)]
 
 
 class RecordBatch(Contract):

@@ -40,8 +40,8 @@ def ask(
         record.note("mail_failed", after="waiting_for_approval")
     else:
         record.note("mailed", after="waiting_for_approval")
-    record.enter("waiting_for_approval", waiting_for=event, deadline=deadline)
     yield from record.store()
+    record.enter("waiting_for_approval", waiting_for=event, deadline=deadline)
 
 
 def event_or_deadline[Event: Contract](

@@ -14,8 +14,8 @@ EFFECT = RetryPolicy(
 
 RECORD = RetryPolicy(
     first_retry_interval=timedelta(seconds=1),
-    max_number_of_attempts=10_000,
+    max_number_of_attempts=1_500,
     backoff_coefficient=2,
-    max_retry_interval=timedelta(minutes=5),
+    max_retry_interval=timedelta(minutes=30),
 )
-"""For the records: without them nothing goes on, so that they are tried for a month, in the end every five minutes."""
+"""For the records: without them nothing goes on, so that they are tried for a month, in the end every half hour."""

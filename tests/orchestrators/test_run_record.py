@@ -1,0 +1,476 @@
+"""What runs say of themselves: every entry and every wait, on every path, on a real engine."""
+
+import json
+import logging
+import sqlite3
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from durabletask.client import OrchestrationStatus
+from durabletask.internal.orchestrator_service_pb2 import CreateInstanceRequest
+
+import services.records
+from activities import approval as approval_activities
+from activities import purchase_order as purchase_order_activities
+from activities import records as record_activities
+from contracts.audit import GENESIS, Entry, TrailHead, digest_of
+from contracts.records import RecordBatch, Wait
+from orchestrators.run_record import MAX_SET_ASIDE
+from services import trail, waits
+from services.record_store import RecordStore, RecordStoreError, get_record_store
+from services.verification import verify
+from tests.orchestrators.engine import Engine
+
+PEOPLE = ["boss@example.com", "deputy@example.com"]
+REQUEST = {"requester": "Alice", "item": "Vacation", "timeout_hours": 1.0, "approvers": PEOPLE}
+DECISION = {"is_approved": True, "approver": "Boss", "comments": "as you like", "channel": "link", "decision_id": "d1"}
+APPROVAL = {"approver_name": "Boss", "approved": True, "comments": "go", "channel": "api", "decision_id": "d1"}
+
+
+def order(cost: float = 500) -> dict[str, Any]:
+    """A durable input; a total of 1,000 unless told otherwise."""
+    item = {"order_id": "o1", "cost": cost, "product": "Widget", "quantity": 2}
+    return {"order": item, "timeout_seconds": 3600.0, "approvers": PEOPLE}
+
+
+def entries(instance: str) -> list[Entry]:
+    """The trail of an instance."""
+    return trail.read(get_record_store(), instance).entries
+
+
+def said(instance: str) -> list[tuple[str, str | None, str | None, str | None, str | None]]:
+    """Action, actor, channel, before and after of each entry."""
+    return [(each.action, each.actor, each.channel, each.before, each.after) for each in entries(instance)]
+
+
+def waits_of(instance: str) -> list[tuple[Wait, bool]]:
+    """The waits of an instance, and whether they are open."""
+    return waits.of_instance(get_record_store(), instance)
+
+
+def head(engine: Engine, instance: str) -> TrailHead:
+    """The head in the custom status."""
+    return TrailHead.model_validate(engine.status(instance)["trail"])
+
+
+def verdict(engine: Engine, instance: str) -> str:
+    """What verifying the trail against the custom status gives."""
+    return verify(trail.read(get_record_store(), instance), instance, head(engine, instance), {}, []).verdict
+
+
+STARTED = ("started", "Alice", "api", None, "requesting_approval")
+ASKED = ("asked", None, None, "requesting_approval", "requesting_approval")
+MAILED = ("mailed", None, None, "requesting_approval", "waiting_for_approval")
+WAITING = "waiting_for_approval"
+ORDER_STARTED = ("started", None, "api", None, "requesting_approval")
+
+APPROVALS: dict[str, tuple[dict[str, Any] | None, list[Any]]] = {
+    "approved": (
+        DECISION,
+        [("decided", "Boss", "link", WAITING, "approved"), ("ended", None, None, "approved", "approved")],
+    ),
+    "rejected": (
+        DECISION | {"is_approved": False, "channel": "api"},
+        [("decided", "Boss", "api", WAITING, "rejected"), ("ended", None, None, "rejected", "rejected")],
+    ),
+    "by a raw event": (
+        {"is_approved": True, "approver": "Operator"},
+        [("decided", "Operator", "event", WAITING, "approved"), ("ended", None, None, "approved", "approved")],
+    ),
+    "timed out": (
+        None,
+        [("timed_out", None, "timer", WAITING, "timed_out"), ("ended", None, None, "timed_out", "timed_out")],
+    ),
+}
+PLACING, CANCELLING = "placing_order", "cancelling_order"
+ORDERS: dict[str, tuple[dict[str, Any] | None, list[Any]]] = {
+    "approved": (
+        APPROVAL,
+        [
+            ("decided", "Boss", "api", WAITING, PLACING),
+            ("placed", None, None, PLACING, "approved"),
+            ("ended", None, None, "approved", "approved"),
+        ],
+    ),
+    "rejected": (
+        APPROVAL | {"approved": False},
+        [
+            ("decided", "Boss", "api", WAITING, CANCELLING),
+            ("cancelled", None, None, CANCELLING, "rejected"),
+            ("ended", None, None, "rejected", "rejected"),
+        ],
+    ),
+    "timed out": (
+        None,
+        [
+            ("timed_out", None, "timer", WAITING, CANCELLING),
+            ("cancelled", None, None, CANCELLING, "timed_out"),
+            ("ended", None, None, "timed_out", "timed_out"),
+        ],
+    ),
+}
+PATHS = [
+    *(pytest.param("approval", *each, id=f"approval {name}") for name, each in APPROVALS.items()),
+    *(pytest.param("purchase_order", *each, id=f"purchase order {name}") for name, each in ORDERS.items()),
+]
+
+
+@pytest.mark.parametrize(("workflow", "decision", "ending"), PATHS)
+def test_every_path_says_what_happened_and_who_is_waited_for(
+    engine: Engine, workflow: str, decision: dict[str, Any] | None, ending: list[Any]
+) -> None:
+    is_approval = workflow == "approval"
+    instance = engine.start(workflow, REQUEST if is_approval else order())
+    status = engine.phase(instance, WAITING)
+    beginning = [STARTED if is_approval else ORDER_STARTED, ASKED, MAILED]
+    assert said(instance) == beginning
+    assert entries(instance)[1].detail == "boss@example.com, deputy@example.com"
+
+    [(wait, is_open)] = waits_of(instance)
+    assert is_open
+    assert (status["wait"], wait.number, wait.run) == (1, 1, status["trail"]["run"])
+    assert (wait.kind, wait.people, wait.actions) == (workflow, tuple(PEOPLE), ("approve", "reject"))
+    assert wait.title == ("Vacation" if is_approval else "2 of Widget, 1,000.00 in all")
+    assert wait.path == (f"/api/requests/{instance}" if is_approval else f"/status/{instance}")
+    assert wait.deadline == wait.since + timedelta(hours=1)
+
+    if decision is None:
+        engine.advance(hours=1)
+    else:
+        engine.event(instance, "decision" if is_approval else "approval_event", decision)
+    output = engine.output(instance)
+    assert said(instance) == beginning + ending
+    assert waits_of(instance) == [(wait, False)]
+    status = engine.status(instance)
+    assert (status["wait"], status["waiting_for"]) == (None, None)
+    assert verdict(engine, instance) == "intact"
+
+    # The output has the head too, which stays when the custom status is not shown.
+    found = entries(instance)
+    assert output["trail"] == status["trail"]
+    assert output["trail"] == {
+        "run": found[0].run,
+        "entries": len(found),
+        "stored": len(found),
+        "head": found[-1].hash,
+    }
+    assert [each.previous for each in found] == [GENESIS, *(each.hash for each in found[:-1])]
+    assert [each.number for each in found] == list(range(1, len(found) + 1))
+    assert {(each.instance_id, each.series, each.run) for each in found} == {(instance, "run", found[0].run)}
+
+
+def test_a_small_order_waits_for_nobody(engine: Engine) -> None:
+    instance = engine.start("purchase_order", order(1))
+    output = engine.output(instance)
+    assert said(instance) == [
+        ("started", None, "api", None, PLACING),
+        ("auto_approved", None, None, PLACING, PLACING),
+        ("placed", None, None, PLACING, "auto_approved"),
+        ("ended", None, None, "auto_approved", "auto_approved"),
+    ]
+    assert waits_of(instance) == []
+    assert output["trail"]["entries"] == 4
+    assert verdict(engine, instance) == "intact"
+
+
+def test_what_was_sent_is_there_as_a_hash_and_the_comment_as_text_and_hash(engine: Engine) -> None:
+    instance = engine.start("approval", REQUEST)
+    engine.phase(instance, WAITING)
+    engine.event(instance, "decision", DECISION)
+    engine.output(instance)
+    decided = entries(instance)[3]
+    assert decided.salt is not None
+    assert decided.payload_sha256 == digest_of(DECISION, decided.salt)
+    assert (decided.comment, decided.comment_sha256) == ("as you like", digest_of("as you like", decided.salt))
+    text = json.dumps([entry.plain() for entry in entries(instance)])
+    assert "d1" not in [entry.detail for entry in entries(instance)]
+    assert text.count("as you like") == 1
+
+
+def test_two_runs_salt_the_same_comment_differently(engine: Engine) -> None:
+    salts = set()
+    for _ in range(2):
+        instance = engine.start("approval", REQUEST)
+        engine.phase(instance, WAITING)
+        engine.event(instance, "decision", DECISION)
+        engine.output(instance)
+        salts.add(entries(instance)[3].salt)
+    assert len(salts) == 2
+    assert None not in salts
+
+
+def test_nobody_named_is_a_wait_for_nobody_by_name(engine: Engine) -> None:
+    instance = engine.start("approval", REQUEST | {"approvers": []})
+    engine.phase(instance, WAITING)
+    assert waits_of(instance)[0][0].people == ()
+    assert entries(instance)[1].detail is None
+
+
+WIDEST = "🎉"
+
+
+@pytest.mark.parametrize("letter", ["x", "ü", WIDEST])
+def test_the_custom_status_stays_under_16_kb_whatever_is_said(engine: Engine, letter: str) -> None:
+    people = [f"{number:02d}{'x' * 248}@b.c" for number in range(50)]
+    assert {len(each) for each in people} == {254}
+    instance = engine.start(
+        "approval", REQUEST | {"approvers": people, "item": letter * 200, "requester": letter * 100}
+    )
+    sizes = []
+    for _ in range(7):
+        engine.event(instance, "decision", {"approver": letter * 3000, "is_approved": True})
+        sizes.append(size(engine, instance))
+    decision = {"is_approved": True, "approver": letter * 100, "comments": letter * 4000, "decision_id": "x" * 128}
+    engine.event(instance, "decision", decision)
+    output = engine.output(instance)
+    sizes.append(size(engine, instance))
+    assert max(sizes) < 16 * 1024
+    assert output["comments"] == letter * 4000
+    assert entries(instance)[-2].comment == letter * 4000
+    assert waits_of(instance)[0][0].people == tuple(people)
+    assert len(entries(instance)[1].detail or "") == 2000
+    assert verdict(engine, instance) == "intact"
+
+
+def size(engine: Engine, instance: str) -> int:
+    """The bytes of the custom status as the hosts of Azure count them."""
+    return len((engine.state(instance).serialized_custom_status or "").encode("utf-16-le"))
+
+
+def test_of_a_flood_of_malformed_events_a_few_are_noted_and_the_run_goes_on(engine: Engine) -> None:
+    instance = engine.start("approval", REQUEST)
+    engine.phase(instance, WAITING)
+    for number in range(200):
+        engine.raw_event(instance, "decision", "{" if number % 2 else json.dumps({"number": number}))
+    status = engine.phase(instance, WAITING)
+    assert len(status["warnings"]) == 5
+    assert waits_of(instance)[0][1]
+    engine.event(instance, "decision", DECISION)
+    assert engine.output(instance)["status"] == "Approved"
+    found = entries(instance)
+    aside = [entry for entry in found if entry.action == "set_aside"]
+    assert len(aside) == MAX_SET_ASIDE == 20
+    assert [entry.action for entry in found] == [
+        "started", "asked", "mailed", *["set_aside"] * 20, "decided", "ended",
+    ]  # fmt: skip
+    assert {entry.channel for entry in aside} == {"event"}
+    assert "was set aside" in (aside[0].detail or "")
+    assert found[23].before == WAITING
+    assert verdict(engine, instance) == "intact"
+
+
+def test_an_early_decision_is_noted_after_who_was_asked(engine: Engine) -> None:
+    engine.client.schedule_new_orchestration("approval", input=REQUEST, instance_id="early-record")
+    engine.event("early-record", "decision", DECISION)
+    engine.output("early-record")
+    assert [entry.action for entry in entries("early-record")] == ["started", "asked", "mailed", "decided", "ended"]
+    assert not waits_of("early-record")[0][1]
+
+
+# The store
+
+
+def tamper(data_folder: Path, statement: str, *values: str) -> None:
+    """Change the store behind everybody's back."""
+    with closing(sqlite3.connect(data_folder / "records.db")) as file, file:
+        file.execute(statement, values)
+
+
+def test_a_place_that_somebody_took_is_refused_with_an_alarm_and_the_run_goes_on(
+    engine: Engine, data_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    instance = engine.start("approval", REQUEST)
+    run = engine.phase(instance, WAITING)["trail"]["run"]
+    third = entries(instance)[2]
+    forged = third.model_copy(update={"number": 4, "actor": "Mallory"})
+    body = json.dumps({"entry": forged.plain()})
+    key = f"run|{run}|{4:010d}"
+    tamper(data_folder, "INSERT INTO record VALUES (?, ?, ?)", f"trail:{instance}", key, body)
+    engine.event(instance, "decision", DECISION)
+    assert engine.output(instance)["status"] == "Approved"
+    status = engine.status(instance)
+    assert "not the run's own any more" in status["warnings"][-1]
+    assert status["decision"]["by"] == "Boss"
+    assert entries(instance)[3].actor == "Mallory"
+    assert not waits_of(instance)[0][1]
+    alarms = [each.getMessage() for each in caplog.records if each.levelno == logging.CRITICAL]
+    assert len(alarms) == 1
+    assert "its entry 4" in alarms[0]
+    assert verdict(engine, instance) == "broken"
+
+
+def test_a_row_that_is_no_entry_is_refused_too(engine: Engine, data_folder: Path) -> None:
+    instance = engine.start("approval", REQUEST)
+    run = engine.phase(instance, WAITING)["trail"]["run"]
+    for number in (4, 5):
+        key = f"run|{run}|{number:010d}"
+        tamper(data_folder, "INSERT INTO record VALUES (?, ?, ?)", f"trail:{instance}", key, "rubbish")
+    engine.event(instance, "decision", DECISION)
+    assert engine.output(instance)["status"] == "Approved"
+    assert len(engine.status(instance)["warnings"]) == 1
+    assert verdict(engine, instance) == "broken"
+
+
+def test_the_record_activity_again_changes_nothing(engine: Engine, data_folder: Path) -> None:
+    instance = engine.start("purchase_order", order())
+    engine.phase(instance, WAITING)
+    engine.event(instance, "approval_event", APPROVAL)
+    engine.output(instance)
+
+    def rows() -> list[Any]:
+        with closing(sqlite3.connect(data_folder / "records.db")) as file:
+            return file.execute("SELECT * FROM record ORDER BY 1, 2").fetchall()
+
+    before = rows()
+    batches = [
+        RecordBatch.model_validate_json(event.taskScheduled.input.value)
+        for event in engine.history(instance)
+        if event.HasField("taskScheduled") and event.taskScheduled.name == "record"
+    ]
+    assert len(batches) == 4
+    for batch in [*batches, *reversed(batches)]:
+        assert services.records.put_on_record(get_record_store(), batch) == []
+    assert rows() == before
+
+
+def test_while_the_store_is_away_the_run_waits_and_then_goes_on(
+    engine: Engine, data_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def away(store: RecordStore, batch: RecordBatch) -> list[int]:
+        tried.append(batch)
+        raise RecordStoreError("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(record_activities, "put_on_record", away)
+        instance = engine.start("purchase_order", order(1))
+        engine.advance(hours=2)
+        status = engine.status(instance)
+        assert (status["phase"], status["trail"]["stored"], status["trail"]["entries"]) == (PLACING, 0, 2)
+        assert engine.state(instance).runtime_status is OrchestrationStatus.RUNNING
+        assert len(tried) > 2 * 60 / 5  # in the end every five minutes
+    engine.advance(minutes=5)
+    assert engine.output(instance)["status"] == "Auto-Approved"
+    assert [entry.number for entry in entries(instance)] == [1, 2, 3, 4]
+    assert verdict(engine, instance) == "intact"
+
+
+def test_a_decision_that_is_not_on_record_takes_no_effect_and_shows_no_verdict(
+    engine: Engine, data_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(store: RecordStore, batch: RecordBatch) -> list[int]:
+        raise RecordStoreError("away")
+
+    instance = engine.start("purchase_order", order())
+    engine.phase(instance, WAITING)
+    with monkeypatch.context() as patch:
+        patch.setattr(record_activities, "put_on_record", away)
+        engine.event(instance, "approval_event", APPROVAL)
+        engine.advance(minutes=20)
+        assert engine.status(instance)["decision"] is None
+        assert not list(data_folder.glob(f"orders/*/{instance}.json"))
+        assert waits_of(instance)[0][1]
+    engine.advance(minutes=5)
+    assert engine.output(instance)["status"] == "Approved by Boss"
+    assert verdict(engine, instance) == "intact"
+
+
+def test_a_deadline_that_passes_while_the_store_is_away_ends_the_wait_afterwards(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(store: RecordStore, batch: RecordBatch) -> list[int]:
+        raise RecordStoreError("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(record_activities, "put_on_record", away)
+        instance = engine.start("approval", REQUEST)
+        engine.advance(hours=2)
+    engine.advance(minutes=5)
+    assert engine.output(instance)["status"] == "Timeout"
+    assert [entry.action for entry in entries(instance)] == ["started", "asked", "mailed", "timed_out", "ended"]
+    assert not waits_of(instance)[0][1]
+
+
+# Ids
+
+
+IDS = ["../../etc/passwd", "two\nlines", "\x00", "ü" * 300, "🎉", "a|b|c", "%_'\"", "run|x", " ", "x" * 600]
+
+
+@pytest.mark.parametrize("name", IDS, ids=lambda name: repr(name)[:20])
+def test_an_instance_id_of_any_text_has_its_records(engine: Engine, name: str) -> None:
+    instance = engine.start("approval", REQUEST, instance_id=name)
+    engine.phase(instance, WAITING)
+    assert waits_of(name)[0][0].instance_id == name
+    engine.event(instance, "decision", DECISION)
+    assert engine.output(instance)["status"] == "Approved"
+    assert [entry.instance_id for entry in entries(name)] == [name] * 5
+    assert not waits_of(name)[0][1]
+    assert verdict(engine, name) == "intact"
+
+
+# What fails
+
+
+class Broken:
+    """A mailer, and an order desk, that never work."""
+
+    def send(self, *_: Any) -> None:
+        raise OSError("no route")
+
+    def place(self, *_: Any) -> None:
+        raise OSError("no route")
+
+
+def test_a_mail_that_cannot_be_sent_is_noted_while_the_wait_is_open_all_along(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(approval_activities, "get_mailer", Broken)
+    instance = engine.start("approval", REQUEST)
+    for _ in range(6):
+        assert waits_of(instance) == [] or waits_of(instance)[0][1]
+        assert engine.status(instance)["wait"] == 1
+        engine.advance(seconds=20)
+    engine.phase(instance, WAITING)
+    assert [each[0] for each in said(instance)] == ["started", "asked", "mail_failed"]
+    assert waits_of(instance)[0][1]
+    engine.event(instance, "decision", DECISION)
+    assert engine.output(instance)["status"] == "Approved"
+    assert not waits_of(instance)[0][1]
+    assert verdict(engine, instance) == "intact"
+
+
+def test_a_run_whose_effect_fails_for_good_has_closed_its_wait_and_said_what_was_decided(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(purchase_order_activities, "get_order_desk", Broken)
+    engine.start("purchase_order", order(), instance_id="fails")
+    engine.phase("fails", WAITING)
+    engine.event("fails", "approval_event", APPROVAL)
+    engine.advance(minutes=3)
+    assert engine.end("fails").runtime_status is OrchestrationStatus.FAILED
+    assert [each[0] for each in said("fails")] == ["started", "asked", "mailed", "decided"]
+    assert not waits_of("fails")[0][1]
+    assert head(engine, "fails").entries == head(engine, "fails").stored == 4
+    assert verdict(engine, "fails") == "intact"
+
+
+def test_a_run_without_a_version_puts_nothing_on_record(engine: Engine) -> None:
+    request = CreateInstanceRequest(instanceId="versionless", name="approval")
+    request.version.value = ""
+    request.input.value = json.dumps(REQUEST)
+    engine.client._stub.StartInstance(request)  # the client cannot say so
+    status = engine.phase("versionless", WAITING)
+    assert (status["wait"], status["trail"]) == (None, None)
+    engine.event("versionless", "decision", DECISION | {"is_approved": False})
+    output = engine.output("versionless")
+    assert (output["status"], "trail" in output) == ("Rejected", False)
+    assert (entries("versionless"), waits_of("versionless")) == ([], [])
+    activities = [
+        event.taskScheduled.name for event in engine.history("versionless") if event.HasField("taskScheduled")
+    ]
+    assert activities == ["send_approval_request"]
