@@ -21,7 +21,8 @@ from settings import get_settings
 from triggers.approval import decide_approval, get_approval, start_approval
 from triggers.audit import erase_audit, get_audit, verify_audit
 from triggers.purchase_order import decide_purchase_order, get_purchase_order, start_purchase_order
-from triggers.upkeep import check_retention, purge_instances, reconcile_records
+from triggers.purge import check_retention, purge_instances
+from triggers.reconcile import reconcile_records
 from triggers.waits import list_waits
 from triggers.web import Trigger, answers_errors
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from activities.records import record
 from contracts.audit import Entry, TrailHead
 from contracts.records import RecordBatch
-from services import trail
+from services import clock, trail
 from services.record_store import RecordStore
 from services.trail import Trail
 from services.verification import Verified, verify
@@ -94,3 +94,15 @@ def _batches(instance_id: str, history: Iterable[HistoryEvent]) -> Iterator[tupl
                 yield event.event_id, RecordBatch.model_validate_json(event.input)
             except ValidationError:
                 _LOGGER.warning("A record in the history of %r cannot be read.", instance_id)
+
+
+def note_end(store: RecordStore, instance_id: str, run: str, how: str) -> None:
+    """Note in the trail how a run ended that could not do so itself: it was terminated, say. Raises
+    ``RecordStoreError``."""
+    rows = trail.read(store, instance_id).runs.get(run, [])
+    if not rows or (rows[-1].entry is not None and rows[-1].entry.action == "ended"):
+        return
+    keys = get_settings().audit_keys
+    trail.append(
+        store, instance_id, keys, action="ended", at=clock.now(), run=run, after=how, channel="timer", once=True
+    )

@@ -33,7 +33,7 @@ from services.record_store import Change, RecordStore, RecordStoreError, close_r
 from services.verification import Verified
 from settings import get_settings
 from tests.polling import until
-from triggers import upkeep
+from triggers import purge, reconcile, windows
 from triggers.instances import ENDED
 from triggers.verifying import verified
 
@@ -90,16 +90,20 @@ class House:
 
     def reconcile(self) -> dict[str, int]:
         """Run the timer now, and give what it counted."""
-        return self._run(upkeep.reconcile_records, "Reconciled the records: ")
+        return self._run(reconcile.reconcile_records, "Reconciled the records: ")
 
     def purge(self) -> dict[str, int]:
         """Run the other timer now, and give what it counted."""
-        return self._run(upkeep.purge_instances, "Purged instances: ")
+        return self._run(purge.purge_instances, "Purged instances: ")
 
     @property
     def told(self) -> list[tuple[int, str]]:
         """The levels and sentences of the timers' last run."""
-        return [(each.levelno, each.getMessage()) for each in self._log.records if each.name == upkeep.__name__]
+        return [
+            (each.levelno, each.getMessage())
+            for each in self._log.records
+            if each.name in (reconcile.__name__, purge.__name__)
+        ]
 
     def open_waits(self, **query: Any) -> list[str]:
         """Give the instances in the list of open waits, in its order, as one page after another shows them."""
@@ -302,8 +306,8 @@ def test_a_run_that_failed_while_it_waited_waits_no_longer(
     assert house.reconcile() == {"closed": 1}
     assert house.open_waits() == []
     assert house.verify("gone").verdict == "intact"
-    rows = house.rows("trail:gone")
-    assert len(rows) == 3
+    note, *rows = house.rows("trail:gone")
+    assert (len(rows), json.loads(note[2])["entry"]["after"]) == (3, "failed")
     for _, key, _ in rows:
         house.sql("DELETE FROM record WHERE partition = 'trail:gone' AND key = ?", key)
         found = house.verify("gone")
@@ -639,8 +643,8 @@ def test_old_and_new_runs_of_any_id_are_healed(house: House, name: str) -> None:
 @pytest.fixture
 def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Six at a time at most: two windows of three."""
-    monkeypatch.setattr(upkeep, "WINDOW", 3)
-    monkeypatch.setattr(upkeep, "WINDOWS", 2)
+    monkeypatch.setattr(windows, "WINDOW", 3)
+    monkeypatch.setattr(windows, "WINDOWS", 2)
 
 
 def start_many(house: House, count: int, prefix: str = "w") -> list[str]:
@@ -781,7 +785,7 @@ def test_a_store_that_is_locked_leaves_the_healing_to_the_next_run(
     with closing(sqlite3.connect(data_folder / "records.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(RecordStoreError):
-            house.call(lambda client: upkeep.reconcile_records(None, client))  # type: ignore[arg-type]
+            house.call(lambda client: reconcile.reconcile_records(None, client))  # type: ignore[arg-type]
         other.execute("ROLLBACK")
     assert house.reconcile() == {"closed": 1}
 
@@ -894,7 +898,7 @@ def test_the_notes_of_end_and_purge_are_there_once_whenever_it_is_killed(
     for killed_at in ("trail.append", "waits.forget"):
         with monkeypatch.context() as patch:
             module, name = killed_at.split(".")
-            patch.setattr(getattr(upkeep, module), name, _no_more)
+            patch.setattr(getattr(purge, module), name, _no_more)
             assert house.purge() == {"failed": 1}
     assert house.purge() == {"purged": 1}
     notes = [(entry.action, entry.after) for entry in house.entries("over") if entry.series == "app"]
@@ -1013,7 +1017,7 @@ def test_an_id_that_is_used_again_while_it_is_purged_keeps_its_new_run(
             await client.schedule_new_orchestration("approval", input=REQUEST, instance_id=instance)
         return await verified(client, store, instance)
 
-    monkeypatch.setattr(upkeep, "verified", replaced)
+    monkeypatch.setattr(purge, "verified", replaced)
     assert house.purge() == {"kept": 1}
     assert house.control.status("again")["phase"] == ("auto_approved" if ends else "waiting_for_approval")
     assert house.open_waits() == ([] if ends else ["again"])
@@ -1160,3 +1164,16 @@ def test_verifying_never_finds_fault_with_runs_that_go_on(data_folder: Path) -> 
             state = control.client.get_orchestration_state(name)
             assert state is not None
             assert state.runtime_status in ENDED
+
+
+def test_the_end_of_a_run_that_could_not_say_so_itself_is_noted_once(house: House) -> None:
+    house.wait("terminated")
+    house.wait("gone")
+    house.manage("terminate", "terminated")
+    house.manage("terminate", "gone")
+    house.manage("", "gone", "DELETE")
+    house.decide(house.wait("decided"))
+    assert house.reconcile() == {"closed": 2}
+    house.reconcile()
+    for instance, ends in (("terminated", ["terminated"]), ("gone", ["gone"]), ("decided", ["approved"])):
+        assert [entry.after for entry in house.entries(instance) if entry.action == "ended"] == ends

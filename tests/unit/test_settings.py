@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from settings import Settings, get_settings
-from triggers.upkeep import check_retention
+from triggers.purge import check_retention
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,144 @@
+"""A timer trigger that holds the open waits against the instances.
+
+Waits are written by activities, at least once and soon, so that there is little to heal: runs that were terminated or
+that failed leave their waits open; a store that was restored from a backup lacks what came later.
+"""
+
+import asyncio
+import logging
+from datetime import UTC
+
+import azure.functions as func
+from azure.durable_functions import DurableFunctionsClient
+from durabletask.client import OrchestrationQuery, OrchestrationState, OrchestrationStatus
+
+from contracts.base import path_to
+from contracts.human_step import Progress
+from contracts.records import RecordBatch, Wait
+from services import waits
+from services.record_store import RecordStore, get_record_store
+from services.records import put_on_record
+from triggers.instances import ENDED, progress_of, run_of
+from triggers.verifying import batches, note_end
+from triggers.windows import WORKFLOWS, look_through_instances, look_through_waits, told
+
+_GOING = [OrchestrationStatus.RUNNING, OrchestrationStatus.SUSPENDED]
+_LOGGER = logging.getLogger(__name__)
+
+
+async def reconcile_records(timer: func.TimerRequest, client: DurableFunctionsClient) -> None:  # noqa: ARG001
+    """Close the waits whose runs no longer wait, and open those that are missing; count what was healed."""
+    store = get_record_store()
+    counts = await look_through_waits(client, store, _heal_wait)
+    query = OrchestrationQuery(runtime_status=_GOING)
+    counts += await look_through_instances(client, store, "reconcile", query, _heal_instance)
+    healed = counts["closed"] + counts["opened"] + counts["reopened"]
+    _LOGGER.log(logging.WARNING if healed else logging.INFO, "Reconciled the records: %s", told(counts))
+
+
+async def _heal_wait(client: DurableFunctionsClient, store: RecordStore, wait: Wait) -> str:
+    """Close a wait whose run does not wait any more, or is gone, and note its end if it could not do so itself."""
+    state = await client.get_orchestration_state(wait.instance_id)
+    progress = _progress(state)
+    if state is not None and state.runtime_status not in ENDED:
+        if progress is None:
+            return "unchanged"
+        if run_of(state) == wait.run and (_open_wait(progress) == wait.number or _is_going_on(progress)):
+            return "unchanged"
+    await asyncio.to_thread(store.write, waits.closed(wait))
+    if state is None or run_of(state) != wait.run:
+        await asyncio.to_thread(note_end, store, wait.instance_id, wait.run, "gone")
+    elif state.runtime_status in ENDED:
+        await asyncio.to_thread(note_end, store, wait.instance_id, wait.run, state.runtime_status.name.lower())
+    return "closed"
+
+
+async def _heal_instance(client: DurableFunctionsClient, store: RecordStore, state: OrchestrationState) -> str:
+    """Open the wait of a run that waits, where the store has none."""
+    if await _is_in_order(store, state):
+        return "unchanged"
+    # The run may have gone on between the look at it and the look at the store.
+    again = await client.get_orchestration_state(state.instance_id)
+    if again is None or again.runtime_status in ENDED or await _is_in_order(store, again):
+        return "unchanged"
+    recorded = await batches(client, state.instance_id)
+    if not recorded:
+        recorded = [RecordBatch(opened=(_wait_from_status(again),))]
+    opening = next((batch for batch in recorded for wait in batch.opened if _is_open(again, wait)), None)
+    if opening is not None and _is_on_its_way(opening, again):
+        return "unchanged"
+    for batch in recorded:
+        await asyncio.to_thread(put_on_record, store, batch)
+    if await _is_in_order(store, again):
+        return "opened"
+    for wait in (wait for batch in recorded for wait in batch.opened if _is_open(again, wait)):
+        await asyncio.to_thread(store.write, waits.reopened(wait))
+        # The run may have closed it just before; whether it does so later is seen in its status now.
+        latest = await client.get_orchestration_state(state.instance_id)
+        if latest is None or latest.runtime_status in ENDED or not _is_open(latest, wait):
+            await asyncio.to_thread(store.write, waits.closed(wait))
+            return "unchanged"
+    return "reopened"
+
+
+async def _is_in_order(store: RecordStore, state: OrchestrationState) -> bool:
+    progress = _progress(state)
+    number = _open_wait(progress)
+    if progress is None or number is None:
+        return True
+    run = run_of(state)
+    known = await asyncio.to_thread(waits.of_instance, store, state.instance_id)
+    return any(wait.run == run and wait.number == number and is_open for wait, is_open in known)
+
+
+def _open_wait(progress: Progress | None) -> int | None:
+    """The number of the wait that a run has open. One from before the records waits while it waits for an event."""
+    if progress is None:
+        return None
+    if progress.trail is None:
+        return 1 if progress.waiting_for is not None else None
+    return progress.wait
+
+
+def _is_open(state: OrchestrationState, wait: Wait) -> bool:
+    return run_of(state) == wait.run and _open_wait(_progress(state)) == wait.number
+
+
+def _is_going_on(progress: Progress) -> bool:
+    """Whether a run that does not wait has something on its way to the store, such as that it waits no longer."""
+    return progress.wait is None and progress.trail is not None and progress.trail.stored < progress.trail.entries
+
+
+def _is_on_its_way(opening: RecordBatch, state: OrchestrationState) -> bool:
+    """Whether the run has not heard yet that the batch which opens its wait is in the store."""
+    progress = _progress(state)
+    if progress is None or progress.trail is None or not opening.entries:
+        return False
+    return opening.entries[-1].number > progress.trail.stored
+
+
+def _progress(state: OrchestrationState | None) -> Progress | None:
+    try:
+        return progress_of(state) if state is not None else None
+    except ValueError:
+        return None
+
+
+def _wait_from_status(state: OrchestrationState) -> Wait:
+    """What can be said of the wait of a run that has nothing on record."""
+    progress = _progress(state)
+    return Wait(
+        instance_id=state.instance_id,
+        run=run_of(state),
+        number=_open_wait(progress) or 1,
+        kind=state.name,
+        title=_line(f"{state.name.replace('_', ' ')} {state.instance_id}"),
+        since=state.created_at.replace(tzinfo=UTC),
+        deadline=progress.deadline if progress is not None else None,
+        path=path_to(WORKFLOWS[state.name], state.instance_id),
+    )
+
+
+def _line(text: str) -> str:
+    """Make one line of any text, such as an instance id can be."""
+    return "".join(each if each.isprintable() else "\ufffd" for each in text)[:200].strip()
