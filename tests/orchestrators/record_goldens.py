@@ -4,6 +4,7 @@ A history that is there already stays, since instances like it may be in flight;
 it. Delete a file only when no instance of its shape can be in flight any more.
 """
 
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,14 +12,21 @@ from typing import Any
 
 from durabletask.internal import orchestrator_service_pb2 as pb
 
+from services.record_store import close_record_store
 from settings import get_settings
+from tests import conftest as _without_timers  # noqa: F401
 from tests.orchestrators.engine import Engine, running_engine
 from tests.orchestrators.goldens import FOLDER, load, save, shape
 
 ORDER = {"order_id": "order123", "cost": 500.0, "product": "Widget", "quantity": 2}
-REQUEST = {"requester": "Alice", "item": "Vacation Request", "timeout_hours": 1.0}
-APPROVAL = {"approver_name": "ManagerX", "approved": True}
-DECISION = {"is_approved": True, "approver": "Manager", "comments": "Approved!", "decision_id": "d1"}
+REQUEST = {
+    "requester": "Alice",
+    "item": "Vacation Request",
+    "timeout_hours": 1.0,
+    "approvers": ["approvals@example.com"],
+}
+APPROVAL = {"approver_name": "ManagerX", "approved": True, "channel": "api"}
+DECISION = {"is_approved": True, "approver": "Manager", "comments": "Approved!", "decision_id": "d1", "channel": "api"}
 
 type Scenario = Callable[[Engine], str]
 
@@ -27,7 +35,7 @@ def purchase_order(
     *events: Any, early: bool = False, ends: bool = True, cost: float = 500, timeout: float = 3600
 ) -> Scenario:
     """A purchase order that gets these events, when it waits or before; to its end, or to its wait."""
-    given = {"order": ORDER | {"cost": cost}, "timeout_seconds": timeout}
+    given = {"order": ORDER | {"cost": cost}, "timeout_seconds": timeout, "approvers": REQUEST["approvers"]}
     return scenario("purchase_order", given, "approval_event", events, early=early, ends=ends)
 
 
@@ -90,11 +98,13 @@ def keep(workflow: str, name: str, history: list[pb.HistoryEvent]) -> str:
 def main() -> None:
     """Play every scenario on a real engine and keep its history."""
     with tempfile.TemporaryDirectory() as folder:
+        os.environ["LOCAL_HOST_DATA"] = folder
         get_settings.cache_clear()
         with running_engine(Path(folder)) as engine:
             for workflow, scenarios in SCENARIOS.items():
                 for name, play in scenarios.items():
                     print(f"{workflow}/{name}: {keep(workflow, name, engine.history(play(engine)))}")
+        close_record_store()
 
 
 if __name__ == "__main__":

@@ -26,7 +26,10 @@ def registered() -> dict[str, Function]:
 
 def run(workflow: str, turn: Turn) -> pb.OrchestratorResponse:
     """Run one turn through the registered function, over the wire format of the host."""
-    request = pb.OrchestratorRequest(instanceId="golden", pastEvents=turn.past, newEvents=turn.new)
+    events = (*turn.past, *turn.new)
+    started = next(event.executionStarted for event in events if event.HasField("executionStarted"))
+    instance_id = started.orchestrationInstance.instanceId  # it is in the hashes of the audit trail
+    request = pb.OrchestratorRequest(instanceId=instance_id, pastEvents=turn.past, newEvents=turn.new)
     body = base64.b64encode(request.SerializeToString()).decode()
     function = registered()[workflow]
     answer = asyncio.run(function.call(**{function.trigger_parameter: func.OrchestrationContext(body)}))
