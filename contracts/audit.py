@@ -10,7 +10,6 @@ happens to an instance from outside (a vote that came too late, a purge, an eras
 
 import hashlib
 import json
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -67,7 +66,8 @@ class Entry(Contract):
     """One thing that happened.
 
     ``before`` and ``after`` are phases of the run. ``actor`` is null for what the run does by itself. ``anchor`` is in
-    entries of the app: what it found the run's chain to be.
+    entries of the app: what it found the run's chain to be. ``erasure`` is in the note of one: the keys of the rows
+    whose comments were taken out.
     """
 
     instance_id: str
@@ -87,6 +87,7 @@ class Entry(Contract):
     comment_sha256: Digest | None = None
     payload_sha256: Digest | None = None
     anchor: TrailHead | None = None
+    erasure: Annotated[tuple[str, ...], Field(strict=False)] | None = None
     previous: Digest
     hash: Digest
 
@@ -137,11 +138,6 @@ def chained(
         draft = draft.model_copy(update={"comment_sha256": digest_of(draft.comment, salt)})
     # Through JSON, which cuts the time to what is kept of it: the hash must be that of the entry as it is read back.
     return Entry.model_validate(draft.plain() | {"hash": _hash_of(draft)})
-
-
-def numbers(entries: Sequence[Entry]) -> str:
-    """Name entries for people: ``2, 3``."""
-    return ", ".join(str(entry.number) for entry in entries)
 
 
 def digest_of(value: Any, salt: str | None = None) -> str:

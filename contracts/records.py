@@ -1,8 +1,9 @@
 """The records of a run: who is waited for, and what happened; and what carries them to the store."""
 
+from datetime import datetime
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from contracts.audit import Entry, RunStamp
 from contracts.base import Address, Contract, Line, Name, Timestamp
@@ -10,6 +11,12 @@ from contracts.base import Address, Contract, Line, Name, Timestamp
 MAX_PEOPLE = 50
 MAX_PATH = 13_000
 """Characters: an instance id of 1,000 emojis, percent-encoded, and what stands around it."""
+
+
+def _with_zone(value: datetime) -> datetime:
+    if value.tzinfo is None:
+        raise ValueError("a time needs its zone")
+    return value
 
 
 class Wait(Contract):
@@ -25,8 +32,8 @@ class Wait(Contract):
     kind: Name
     title: Line
     people: Annotated[tuple[Address, ...], Field(strict=False, max_length=MAX_PEOPLE)] = ()
-    since: Timestamp
-    deadline: Timestamp | None = None
+    since: Annotated[Timestamp, AfterValidator(_with_zone)]
+    deadline: Annotated[Timestamp, AfterValidator(_with_zone)] | None = None
     actions: Annotated[tuple[Name, ...], Field(strict=False)] = ()
     path: Annotated[str, Field(pattern=r"\A/[^\s]*\z", max_length=MAX_PATH)]
 

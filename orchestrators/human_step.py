@@ -49,13 +49,13 @@ def event_or_deadline[Event: Contract](
     event: str,
     contract: type[Event],
     deadline: datetime,
-    on_malformed: Callable[[str], None],
+    on_malformed: Callable[[str], Generator[task.Task[Any], Any]],
 ) -> Generator[task.Task[Any], Any, Event | None]:
     """Wait until ``event`` comes with a payload that fits ``contract``, or until ``deadline`` (naive UTC).
 
     Gives the payload, or None when the deadline came first. A payload that does not fit never ends the wait:
-    ``on_malformed`` gets a sentence about it. Whichever of the two loses is cancelled: a wait that is left behind
-    would swallow the next event of that name, and a timer that is left behind would fire into a later step.
+    ``on_malformed`` gets a sentence about it, and is gone through. Whichever of the two loses is cancelled: a wait that
+    is left behind would swallow the next event of that name, and a timer would fire into a later step.
     """
     timer = ctx.create_timer(deadline)
     while True:
@@ -68,7 +68,7 @@ def event_or_deadline[Event: Contract](
         try:
             accepted = _validated(payload, contract)
         except ValueError as error:
-            on_malformed(MALFORMED.format(event=event, reason=error))
+            yield from on_malformed(MALFORMED.format(event=event, reason=error))
             continue
         timer.cancel()
         return accepted

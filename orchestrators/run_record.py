@@ -60,12 +60,13 @@ class RunRecord:
         warnings = (*self._progress.warnings, warning)[-MAX_WARNINGS:]
         self._publish(self._progress.model_copy(update={"warnings": warnings}))
 
-    def set_aside(self, warning: str) -> None:
-        """Warn of an event that was set aside, and note it."""
-        self.warn(warning)
+    def set_aside(self, warning: str) -> Generator[task.Task[Any], Any]:
+        """Warn of an event that was set aside, and put it on record."""
         self._set_aside += 1
         if self._set_aside <= MAX_SET_ASIDE:
             self.note("set_aside", channel="event", detail=warning)
+        self.warn(warning)
+        yield from self.store()
 
     def note(
         self,
@@ -139,7 +140,7 @@ class RunRecord:
         recorded = Recorded.model_validate(answer)
         self._salt = recorded.salt
         if self._last is not None:
-            self._stored = self._last.number - len(self._entries)
+            self._stored = self._last.number
         if recorded.refused:
             self.warn("The audit trail in the store is not the run's own any more; verify it.")
         else:

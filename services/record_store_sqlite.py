@@ -11,14 +11,12 @@ from services.record_store import Change, RecordStoreError, Row, RowTaken
 BUSY = 5.0
 """Seconds that a write waits for another process to let go of the file."""
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS record (
+_TABLE = """record (
     partition TEXT NOT NULL,
     key TEXT NOT NULL,
     body TEXT NOT NULL,
     PRIMARY KEY (partition, key)
-) STRICT, WITHOUT ROWID
-"""
+) STRICT, WITHOUT ROWID"""
 _PUT = "INSERT INTO record VALUES (?, ?, ?) ON CONFLICT (partition, key) DO UPDATE SET body = excluded.body"
 _RANGE = "SELECT key, body FROM record WHERE partition = ? AND key >= ? AND key < ? ORDER BY key LIMIT ?"
 
@@ -86,7 +84,8 @@ class SqliteRecordStore:
             connection.execute("PRAGMA secure_delete = ON")  # what was erased is not left in free pages
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
-            connection.execute(_SCHEMA)
+            connection.execute(f"CREATE TABLE IF NOT EXISTS {_TABLE}")
+            _check_schema(connection)
         except BaseException:
             connection.close()
             raise
@@ -98,6 +97,12 @@ class SqliteRecordStore:
             yield
         except (sqlite3.Error, OSError) as error:
             raise RecordStoreError(f"The records in {self._file} cannot be used: {error}.") from error
+
+
+def _check_schema(connection: sqlite3.Connection) -> None:
+    """Refuse a file in which a write may do something else than it says, as a trigger can make it do."""
+    if connection.execute("SELECT sql FROM sqlite_master").fetchall() != [(f"CREATE TABLE {_TABLE}",)]:
+        raise sqlite3.DatabaseError("it has other tables, indexes or triggers than the app makes")
 
 
 def _text(stored: bytes) -> str:

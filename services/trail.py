@@ -1,4 +1,4 @@
-"""The audit trail in the store: appended to, read, and verified.
+"""The audit trail in the store: appended to, and read.
 
     partition               key                                    holds
     trail:<instance>        app|<number>                           what the app added from outside: one chain
@@ -13,7 +13,7 @@ import hashlib
 import hmac
 import json
 import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import accumulate
@@ -81,7 +81,9 @@ def read(store: RecordStore, instance_id: str) -> Trail:
             chain.append(_kept(row))
         if len(rows) < PAGE:
             break
-        start = rows[-1].key + " "
+        before, start = start, rows[-1].key + " "
+        if start <= before:  # a key that no writer makes: nothing that can be told apart comes after it
+            break
     return trail
 
 
@@ -102,15 +104,17 @@ def append(
     """Add an entry of the app to the trail of an instance id, and give it.
 
     ``said`` are further fields of ``Entry``, or ``payload``. None is added, and None given, when ``once`` is set and
-    the app has noted this action of this run with this payload before, or when there are ``limit`` of this action.
+    the app has noted this action of this run with this payload and anchor before, or when there are ``limit`` of this
+    action. A note that may be somebody else's does not count.
     Raises ``RecordStoreError``, also when the place after the last entry is taken by what cannot be read.
     """
     tried = 0
     while True:
         trail = read(store, instance_id)
         before = [kept.entry for kept in trail.app if kept.entry is not None]
-        same = [entry for entry in before if entry.action == action and entry.run == run]
-        if (limit is not None and len(same) >= limit) or (once and _is_noted(same, said)):
+        ours = [kept.entry for kept in trail.app if kept.entry is not None and is_sealed(kept, keys)]
+        same = [entry for entry in ours if entry.is_sound and (entry.action, entry.run) == (action, run)]
+        if (limit is not None and len(same) >= limit) or (once and _is_noted(same, said.get("payload"), anchor)):
             return None
         entry = chained(
             before[-1] if before else None,
@@ -134,26 +138,41 @@ def append(
         return entry
 
 
-def erase_comments(store: RecordStore, instance_id: str, runs: Collection[str]) -> int:
-    """Take the comments on these runs out of the trail of an instance id; their hashes stay. Gives how many there were.
+def comments(trail: Trail) -> list[str]:
+    """Return the keys of the rows that hold a comment. One that was tampered with is evidence, and is left as it is."""
+    rows = [*(kept for rows in trail.runs.values() for kept in rows), *trail.app]
+    return [kept.key for kept in rows if kept.entry and kept.entry.comment is not None and kept.entry.is_sound]
 
-    An erasure has to be noted before, for each of the runs: a comment that is gone without a note accuses somebody.
+
+def erase_comments(store: RecordStore, instance_id: str, keys: Collection[str]) -> int:
+    """Take the comments out of these rows of the trail of an instance id; their hashes stay. Gives how many there were.
+
+    The erasure has to be noted before, with these keys: a comment that is gone without a note accuses somebody.
     """
-    trail = read(store, instance_id)
     partition = _partition(instance_id)
-    changes = [
-        Change("put", partition, kept.key, _body(kept.entry.erased(), kept.seal))
-        for kept in [*trail.app, *(kept for rows in trail.runs.values() for kept in rows)]
-        if kept.entry is not None and kept.entry.comment is not None and kept.entry.run in runs
-    ]
-    for start in range(0, len(changes), 50):
-        store.write(changes[start : start + 50])
-    return len(changes)
+    erased = 0
+    for key in keys:
+        row = store.get(partition, key)
+        kept = _kept(row) if row is not None else Kept(key, None)
+        if kept.entry is not None and kept.entry.comment is not None and kept.entry.is_sound:
+            store.write([Change("put", partition, key, _body(kept.entry.erased(), kept.seal))])
+            erased += 1
+    store.close()  # SQLite keeps what was replaced in its journal for as long as the file is open
+    return erased
 
 
-def _is_noted(same: Sequence[Entry], said: Mapping[str, Any]) -> bool:
-    payload = said.get("payload")
-    return any(payload is None or entry.payload_sha256 == digest_of(payload, entry.salt) for entry in same)
+def is_sealed(kept: Kept, keys: Sequence[str]) -> bool:
+    """Whether a row bears a seal that one of the keys makes; without keys none has to."""
+    if kept.entry is None or not keys:
+        return kept.entry is not None
+    return any(hmac.compare_digest((kept.seal or "").encode(), seal_of(kept.entry, key).encode()) for key in keys)
+
+
+def _is_noted(same: Sequence[Entry], payload: Any, anchor: TrailHead | None) -> bool:
+    return any(
+        (payload is None or entry.payload_sha256 == digest_of(payload, entry.salt)) and entry.anchor == anchor
+        for entry in same
+    )
 
 
 def seal_of(entry: Entry, key: str) -> str:

@@ -7,11 +7,10 @@ in the note of its purge.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from hmac import compare_digest
 from typing import Literal
 
 from contracts.audit import GENESIS, Entry, TrailHead
-from services.trail import Kept, Trail, app_key, run_key, seal_of
+from services.trail import Kept, Trail, app_key, is_sealed, run_key
 
 Verdict = Literal["intact", "broken", "unanchored"]
 
@@ -79,11 +78,11 @@ def verify(
     """
     sound = [(kept, kept.entry) for kept in trail.app if kept.entry is not None and kept.entry.is_sound]
     notes = [entry for _, entry in sound]
-    sealed = [entry for kept, entry in sound if not _is_unsealed(kept, keys)]
+    sealed = [entry for kept, entry in sound if is_sealed(kept, keys)]
     purges = {note.run: note.anchor for note in sealed if note.action == "purged" and note.anchor is not None}
-    erasures = {note.run for note in notes if note.action == "erased"}
+    erasures = {key for note in notes for key in note.erasure or ()}
     # A note without a seal may be from before there was a key: it accuses nobody, and vouches for nothing.
-    sealed_erasures = {note.run for note in sealed if note.action == "erased"}
+    sealed_erasures = {key for note in sealed for key in note.erasure or ()}
     alive = {live.run} if live is not None and live.entries else set()
 
     chains: list[Chain] = []
@@ -141,7 +140,9 @@ def _first_fault(rows: Sequence[Kept], instance_id: str, run: str | None, bounds
         count = max(bounds.least, len(own))
     else:
         count = max(bounds.least, *(number for number in own if number <= bounds.most), 0)
-    keys = {number: app_key(number) if run is None else run_key(run, number) for number in range(1, count + 1)}
+    # Up to the first gap, which is a fault anyway: what a head says of itself may be any number.
+    upto = range(1, min(count, len(own) + 1) + 1)
+    keys = {number: app_key(number) if run is None else run_key(run, number) for number in upto}
     entries = {number: at.get(key) for number, key in keys.items()}
     vouched = _vouched(entries, bounds.heads)
     previous: Entry | None = None
@@ -199,8 +200,8 @@ def _is_erased(entry: Entry) -> bool:
 
 
 def _quietly_erased(rows: Sequence[Kept], run: str | None, erasures: set[str]) -> Fault | None:
-    erased = (kept.entry for kept in rows if kept.entry is not None and _is_erased(kept.entry))
-    first = next((entry for entry in erased if entry.run not in erasures), None)
+    erased = ((kept.key, kept.entry) for kept in rows if kept.entry is not None and _is_erased(kept.entry))
+    first = next((entry for key, entry in erased if key not in erasures), None)
     if first is None:
         return None
     return Fault(first.series, run, first.number, "its comment was taken out, and no erasure is noted")
@@ -209,13 +210,6 @@ def _quietly_erased(rows: Sequence[Kept], run: str | None, erasures: set[str]) -
 def _forged(rows: Sequence[Kept], keys: Sequence[str]) -> Fault | None:
     for kept in rows:
         number = next(iter(_own_numbers([kept.key], None)), None)
-        if number is not None and kept.seal is not None and _is_unsealed(kept, keys):
+        if number is not None and kept.seal is not None and kept.entry is not None and not is_sealed(kept, keys):
             return Fault("app", None, number, "its seal is not the app's")
     return None
-
-
-def _is_unsealed(kept: Kept, keys: Sequence[str]) -> bool:
-    """Whether there are keys, and the row bears no seal that one of them makes."""
-    if kept.entry is None or not keys:
-        return False
-    return not any(compare_digest((kept.seal or "").encode(), seal_of(kept.entry, key).encode()) for key in keys)

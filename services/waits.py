@@ -30,6 +30,7 @@ from contracts.records import Wait
 from services.record_store import Change, RecordStore, Row, key_part
 
 NEVER = "9999-12-31T23:59:59.999Z"
+SINCE, DUE = "since", "due"
 END = "}"
 """Sorts after all that follows a time in a key."""
 READ_ON = 500
@@ -87,7 +88,13 @@ def is_closed(row: Row) -> bool:
 def of_instance(store: RecordStore, instance_id: str) -> list[tuple[Wait, bool]]:
     """Return the waits of an instance, each with whether it is open."""
     found = [_main(row) for row in _rows(store, _partition(instance_id), "", END, 1000)]
-    return [(wait, is_open) for wait, is_open in found if wait is not None]
+    return [(wait, is_open) for wait, is_open in found if wait is not None and wait.instance_id == instance_id]
+
+
+def is_listed(store: RecordStore, wait: Wait) -> bool:
+    """Whether an open wait stands in all indexes, as it is."""
+    rows = (store.get(partition, key) for partition, key in _indexes(wait))
+    return all(row is not None and row.body == _text(wait.plain()) for row in rows)
 
 
 def forget(store: RecordStore, instance_id: str) -> None:
@@ -99,9 +106,11 @@ def forget(store: RecordStore, instance_id: str) -> None:
 
 def window(store: RecordStore, start: str | None, limit: int) -> tuple[list[Wait], str | None]:
     """Return open waits of all workflows from ``start`` on, and where the next window starts, or None at the end."""
-    rows = store.range("open|since", start or "", END, limit)
-    found = [wait for row in rows if (wait := _wait(row)) is not None]
-    return found, rows[-1].key + " " if len(rows) == limit else None
+    rows = store.range(f"open|{SINCE}", start or "", END, limit)
+    found = [wait for row in rows if (wait := _wait(row, SINCE)) is not None]
+    following = rows[-1].key + " " if len(rows) == limit else None
+    # A key that no writer makes may not lead on; nothing that can be told apart comes after it.
+    return found, following if following is not None and following > (start or "") else None
 
 
 def page(
@@ -117,7 +126,7 @@ def page(
         start = max(start, _after(continuation, query))
     found: list[tuple[str, Wait]] = []
     for row in _rows(store, partition, start, end, limit + 1):
-        wait = _wait(row)
+        wait = _wait(row, DUE if partition.endswith(DUE) else SINCE)
         if wait is not None and _fits(wait, query):
             found.append((row.key, wait))
         if len(found) > limit:
@@ -125,23 +134,29 @@ def page(
     return [wait for _, wait in found], None
 
 
-def _wait(row: Row) -> Wait | None:
-    """The wait in a row of an index; None, and an error in the log, for one that cannot be read: others can."""
+def _wait(row: Row, order: str) -> Wait | None:
+    """The wait in a row of an index; None, and an error in the log, for a row that no writer makes."""
     try:
-        return Wait.model_validate_json(row.body)
-    except ValueError:
-        _LOGGER.error("The row %r of the open waits cannot be read.", row.key)  # noqa: TRY400  # its text is personal
-        return None
+        wait = Wait.model_validate_json(row.body)
+        if row.key == _index_key(wait, order):
+            return wait
+    except (ValueError, OverflowError, TypeError):
+        pass
+    _LOGGER.error("The row %r of the open waits cannot be read.", row.key)
+    return None
 
 
 def _main(row: Row) -> tuple[Wait | None, bool]:
     """The wait in the partition of its instance, and whether it is open; None where the row cannot be read."""
     try:
         document = json.loads(row.body)
-        return Wait.model_validate(document["wait"]), document["open"] is True
-    except (ValueError, TypeError, KeyError, RecursionError):
-        _LOGGER.error("The wait %r of an instance cannot be read.", row.key)  # noqa: TRY400  # its text is personal
-        return None, False
+        wait = Wait.model_validate(document["wait"])
+        if row.key == _key(wait) and _indexes(wait):
+            return wait, document["open"] is True
+    except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
+        pass
+    _LOGGER.error("The wait %r of an instance cannot be read.", row.key)
+    return None, False
 
 
 def _rows(store: RecordStore, partition: str, start: str, end: str, first: int) -> Iterator[Row]:
@@ -150,7 +165,9 @@ def _rows(store: RecordStore, partition: str, start: str, end: str, first: int) 
         yield from rows
         if len(rows) < limit:
             return
-        start = rows[-1].key + " "  # the least key that is greater
+        before, start = start, rows[-1].key + " "  # the least key that is greater
+        if start <= before:  # a key that no writer makes: nothing that can be told apart comes after it
+            return
         limit = READ_ON
 
 
@@ -161,9 +178,9 @@ def _range(query: WaitQuery, now: datetime) -> tuple[str, str, str]:
     elif query.kind is not None:
         scope = f"kind:{key_part(query.kind)}"
     if query.overdue is None:
-        return f"{scope}|since", "", as_utc_text(query.older_than) if query.older_than is not None else END
+        return f"{scope}|{SINCE}", "", as_utc_text(query.older_than) if query.older_than is not None else END
     passed = as_utc_text(now) + END
-    return (f"{scope}|due", "", passed) if query.overdue else (f"{scope}|due", passed, END)
+    return (f"{scope}|{DUE}", "", passed) if query.overdue else (f"{scope}|{DUE}", passed, END)
 
 
 def _fits(wait: Wait, query: WaitQuery) -> bool:
@@ -196,15 +213,20 @@ def _digest(query: WaitQuery) -> str:
 
 
 def _indexes(wait: Wait) -> list[tuple[str, str]]:
-    scopes = ["open", f"kind:{key_part(wait.kind)}"]
-    scopes += dict.fromkeys(f"person:{_person(each)}" for each in wait.people)
-    rest = f"{key_part(wait.instance_id)}|{_key(wait)}"
-    due = as_utc_text(wait.deadline) if wait.deadline is not None else NEVER
-    return [
-        (f"{scope}|{order}", f"{time}|{rest}")
-        for scope in scopes
-        for order, time in (("since", as_utc_text(wait.since)), ("due", due))
-    ]
+    """The rows of a wait in the indexes.
+
+    The last is the one that is looked through for what has to be healed: where partitions are written one after
+    another, none of the other rows is there without it for long.
+    """
+    people = dict.fromkeys(f"person:{_person(each)}" for each in wait.people)
+    scopes = [f"kind:{key_part(wait.kind)}", *people, "open"]
+    keys = {order: _index_key(wait, order) for order in (DUE, SINCE)}
+    return [(f"{scope}|{order}", key) for scope in scopes for order, key in keys.items()]
+
+
+def _index_key(wait: Wait, order: str) -> str:
+    time = wait.since if order == SINCE else wait.deadline
+    return f"{as_utc_text(time) if time is not None else NEVER}|{key_part(wait.instance_id)}|{_key(wait)}"
 
 
 def _partition(instance_id: str) -> str:

@@ -6,7 +6,9 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import batched
 from typing import Any, Literal
+from urllib.parse import quote
 
 import azure.functions as func
 from azure.durable_functions import DurableFunctionsClient
@@ -18,11 +20,13 @@ from services import clock, trail
 from services.record_store import RecordStore, get_record_store
 from services.trail import Trail
 from settings import get_settings
-from triggers.verifying import verified
-from triggers.web import answer, instance_id_of, read_body, read_query
+from triggers.verifying import verified, whole
+from triggers.web import answer, any_instance_id_of, read_body, read_query
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet takes for the beginning of a formula."""
+NOTED_AT_ONCE = 200
+"""How many rows one note of an erasure names."""
 
 
 class AuditQuery(Contract):
@@ -40,7 +44,7 @@ class Erasure(Contract):
 
 async def get_audit(req: func.HttpRequest, client: DurableFunctionsClient) -> func.HttpResponse:  # noqa: ARG001
     """``GET /api/audit/{instance_id}``: all entries, as JSON, JSON lines, or CSV. 404 when there is none."""
-    instance_id = instance_id_of(req, "instance_id")
+    instance_id = any_instance_id_of(req, "instance_id")
     asked = read_query(req, AuditQuery)
     entries = (await _read(get_record_store(), instance_id)).entries
     if asked.format == "json":
@@ -56,7 +60,7 @@ async def verify_audit(req: func.HttpRequest, client: DurableFunctionsClient) ->
 
     404 when there is no trail, and never was one as far as the instance knows.
     """
-    instance_id = instance_id_of(req, "instance_id")
+    instance_id = any_instance_id_of(req, "instance_id")
     _, found, state = await verified(client, get_record_store(), instance_id)
     if not found.chains:
         raise _no_trail(instance_id)
@@ -76,30 +80,34 @@ async def erase_audit(req: func.HttpRequest, client: DurableFunctionsClient) -> 
     The erasure is noted in the trail first. ``still_in_history`` says that the instance has not been purged yet, whose
     history holds the comments as long.
     """
-    instance_id = instance_id_of(req, "instance_id")
+    instance_id = any_instance_id_of(req, "instance_id")
     body = read_body(req, Erasure)
     store = get_record_store()
-    rows = await _read(store, instance_id)
+    # With what is on its way: the store would else take a comment in that was to be erased.
+    rows, _, state = await whole(client, store, instance_id)
+    if not rows.app and not rows.runs:
+        raise _no_trail(instance_id)
     erased = await asyncio.to_thread(_erase, store, instance_id, rows, body)
-    alive = await client.get_orchestration_state(instance_id, fetch_payloads=False) is not None
-    return answer({"instance_id": instance_id, "erased": erased, "still_in_history": alive})
+    return answer({"instance_id": instance_id, "erased": erased, "still_in_history": state is not None})
 
 
 def _erase(store: RecordStore, instance_id: str, rows: Trail, asked: Erasure) -> int:
-    runs = sorted({entry.run for entry in rows.entries if entry.comment is not None})
-    for run in runs:
+    erased = 0
+    for keys in batched(trail.comments(rows), NOTED_AT_ONCE, strict=False):
         trail.append(
             store,
             instance_id,
             get_settings().audit_keys,
             action="erased",
             at=clock.now(),
-            run=run,
+            run=max(entry.run for entry in rows.entries),
             actor=asked.by,
             channel="api",
             detail=asked.reason and asked.reason[:2000],
+            erasure=keys,
         )
-    return trail.erase_comments(store, instance_id, runs)
+        erased += trail.erase_comments(store, instance_id, keys)
+    return erased
 
 
 async def _read(store: RecordStore, instance_id: str) -> Trail:
@@ -114,8 +122,7 @@ def _no_trail(instance_id: str) -> NotFound:
 
 
 def _file(text: str, mimetype: str, name: str) -> func.HttpResponse:
-    # An instance id has no character that would have to be quoted in a header.
-    disposition = f'attachment; filename="audit-{name}"'
+    disposition = f'attachment; filename="audit-{quote(name, safe="-_.")}"'
     return func.HttpResponse(
         text,
         mimetype=mimetype,

@@ -60,9 +60,10 @@ def head_of(state: OrchestrationState | None) -> TrailHead | None:
     if state is None:
         return None
     try:
-        output: Any = json.loads(state.serialized_output or "null")
-        if isinstance(output, dict) and output.get("trail") is not None:
-            return TrailHead.model_validate(output["trail"])
+        if state.runtime_status is OrchestrationStatus.COMPLETED:  # else it is what somebody gave who terminated it
+            output = _json(state.serialized_output)
+            if isinstance(output, dict) and output.get("trail") is not None:
+                return TrailHead.model_validate(output["trail"])
         progress = progress_of(state)
     except ValueError:
         return None
@@ -82,7 +83,8 @@ def describe(state: OrchestrationState) -> dict[str, Any]:
     why a run failed.
     """
     output = _json(state.serialized_output)
-    outcome = output.get("status") if isinstance(output, dict) else None
+    completed = state.runtime_status is OrchestrationStatus.COMPLETED
+    outcome = output.get("status") if completed and isinstance(output, dict) else None
     ended = state.runtime_status in ENDED
     return {
         "status": outcome or (state.runtime_status.name.capitalize() if ended else "Pending"),

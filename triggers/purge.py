@@ -10,14 +10,12 @@ from azure.durable_functions import DurableFunctionsClient
 from durabletask.client import OrchestrationQuery, OrchestrationState
 
 from contracts.audit import TrailHead
-from contracts.records import RecordBatch
 from services import clock, trail, waits
 from services.record_store import RecordStore, get_record_store
-from services.records import put_on_record
 from services.trail import Kept
 from settings import get_settings
 from triggers.instances import ENDED, run_of
-from triggers.verifying import batches, note_end, verified
+from triggers.verifying import note_end, whole
 from triggers.windows import WORKFLOWS, look_through_instances, told
 
 _LOGGER = logging.getLogger(__name__)
@@ -47,12 +45,7 @@ async def _purge_when_due(client: DurableFunctionsClient, store: RecordStore, st
     ended = state.last_updated_at.replace(tzinfo=UTC)
     if ended > clock.now() - _retention(state.name):
         return "kept"
-    rows, found, current = await verified(client, store, state.instance_id)
-    if found.verdict != "broken" and any(chain.pending for chain in found.chains):
-        # It was ended from outside before its last entries were stored; soon nobody knows them any more.
-        for batch in await batches(client, state.instance_id):
-            await asyncio.to_thread(put_on_record, store, RecordBatch(entries=batch.entries))
-        rows, found, current = await verified(client, store, state.instance_id)
+    rows, found, current = await whole(client, store, state.instance_id)
     if current is None or current.runtime_status not in ENDED or current.created_at != state.created_at:
         return "kept"  # another run has its id by now
     if found.verdict == "broken":
@@ -77,7 +70,8 @@ def _note_purge(store: RecordStore, state: OrchestrationState, run: str, kept: S
     last = kept[-1].entry if kept else None
     if last is None:
         return
-    note_end(store, state.instance_id, run, state.runtime_status.name.lower())
+    ended = state.last_updated_at.replace(tzinfo=UTC)
+    note_end(store, state.instance_id, run, state.runtime_status.name.lower(), ended)
     anchor = TrailHead(run=run, entries=len(kept), stored=len(kept), head=last.hash)
     trail.append(
         store,

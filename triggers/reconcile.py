@@ -15,7 +15,7 @@ from durabletask.client import OrchestrationQuery, OrchestrationState, Orchestra
 from contracts.base import path_to
 from contracts.human_step import Progress
 from contracts.records import RecordBatch, Wait
-from services import waits
+from services import clock, waits
 from services.record_store import RecordStore, get_record_store
 from services.records import put_on_record
 from triggers.instances import ENDED, progress_of, run_of
@@ -45,11 +45,12 @@ async def _heal_wait(client: DurableFunctionsClient, store: RecordStore, wait: W
             return "unchanged"
         if run_of(state) == wait.run and (_open_wait(progress) == wait.number or _is_going_on(progress)):
             return "unchanged"
-    await asyncio.to_thread(store.write, waits.closed(wait))
     if state is None or run_of(state) != wait.run:
-        await asyncio.to_thread(note_end, store, wait.instance_id, wait.run, "gone")
+        await asyncio.to_thread(note_end, store, wait.instance_id, wait.run, "gone", clock.now())
     elif state.runtime_status in ENDED:
-        await asyncio.to_thread(note_end, store, wait.instance_id, wait.run, state.runtime_status.name.lower())
+        how, at = state.runtime_status.name.lower(), state.last_updated_at.replace(tzinfo=UTC)
+        await asyncio.to_thread(note_end, store, wait.instance_id, wait.run, how, at)
+    await asyncio.to_thread(store.write, waits.closed(wait))
     return "closed"
 
 
@@ -87,8 +88,14 @@ async def _is_in_order(store: RecordStore, state: OrchestrationState) -> bool:
     if progress is None or number is None:
         return True
     run = run_of(state)
-    known = await asyncio.to_thread(waits.of_instance, store, state.instance_id)
-    return any(wait.run == run and wait.number == number and is_open for wait, is_open in known)
+    return await asyncio.to_thread(_is_open_and_listed, store, state.instance_id, run, number)
+
+
+def _is_open_and_listed(store: RecordStore, instance_id: str, run: str, number: int) -> bool:
+    return any(
+        is_open and (wait.run, wait.number) == (run, number) and waits.is_listed(store, wait)
+        for wait, is_open in waits.of_instance(store, instance_id)
+    )
 
 
 def _open_wait(progress: Progress | None) -> int | None:

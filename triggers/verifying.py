@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 
 import grpc
 from azure.durable_functions import DurableFunctionsClient
@@ -13,8 +14,9 @@ from pydantic import ValidationError
 from activities.records import record
 from contracts.audit import Entry, TrailHead
 from contracts.records import RecordBatch
-from services import clock, trail
+from services import trail
 from services.record_store import RecordStore
+from services.records import put_on_record
 from services.trail import Trail
 from services.verification import Verified, verify
 from settings import get_settings
@@ -63,6 +65,22 @@ async def verified(
     return rows, found, state
 
 
+async def whole(
+    client: DurableFunctionsClient, store: RecordStore, instance_id: str
+) -> tuple[Trail, Verified, OrchestrationState | None]:
+    """Do as ``verified`` does, and store what the history has and the store lacks yet.
+
+    A run that was ended from outside never stores its last entries by itself. Raises ``RecordStoreError``, and
+    ``grpc.RpcError`` when the history cannot be read.
+    """
+    found = await verified(client, store, instance_id)
+    if found[1].verdict == "broken" or not any(chain.pending for chain in found[1].chains):
+        return found
+    for batch in await batches(client, instance_id):
+        await asyncio.to_thread(put_on_record, store, RecordBatch(entries=batch.entries))
+    return await verified(client, store, instance_id)
+
+
 async def _known(client: DurableFunctionsClient, instance_id: str) -> tuple[list[Entry], int]:
     """Return the entries that a run has put on record, and how many of them it knew to be in the store."""
     try:
@@ -96,13 +114,13 @@ def _batches(instance_id: str, history: Iterable[HistoryEvent]) -> Iterator[tupl
                 _LOGGER.warning("A record in the history of %r cannot be read.", instance_id)
 
 
-def note_end(store: RecordStore, instance_id: str, run: str, how: str) -> None:
-    """Note in the trail how a run ended that could not do so itself: it was terminated, say. Raises
-    ``RecordStoreError``."""
+def note_end(store: RecordStore, instance_id: str, run: str, how: str, at: datetime) -> None:
+    """Note in the trail how and when a run ended that could not do so itself: it was terminated, say.
+
+    Raises ``RecordStoreError``.
+    """
     rows = trail.read(store, instance_id).runs.get(run, [])
     if not rows or (rows[-1].entry is not None and rows[-1].entry.action == "ended"):
         return
     keys = get_settings().audit_keys
-    trail.append(
-        store, instance_id, keys, action="ended", at=clock.now(), run=run, after=how, channel="timer", once=True
-    )
+    trail.append(store, instance_id, keys, action="ended", at=at, run=run, after=how, channel="timer", once=True)

@@ -26,6 +26,9 @@ from services.record_store import RecordStoreError
 MAX_BODY = 256 * 1024
 """Bytes of a body that are taken; more is 413."""
 
+MAX_ANY_ID = 1000
+"""Characters that an id has at most which was not given by this app."""
+
 _LOGGER = logging.getLogger(__name__)
 _INSTANCE_ID: TypeAdapter[str] = TypeAdapter(InstanceId)
 _DECISION_ID: TypeAdapter[str] = TypeAdapter(DecisionId)
@@ -121,6 +124,17 @@ def instance_id_of(req: func.HttpRequest, parameter: str) -> str:
         raise BadRequest(
             f"The {parameter} in the address has 1 to 100 letters, digits and any of - _ . : and nothing else."
         ) from None
+
+
+def any_instance_id_of(req: func.HttpRequest, parameter: str) -> str:
+    """Return the instance id in the route, which may be any text: what was started elsewhere has records too.
+
+    Raises ``BadRequest`` when no instance can have it.
+    """
+    given: str = req.route_params.get(parameter, "")
+    if not 1 <= len(given) <= MAX_ANY_ID:
+        raise BadRequest(f"The {parameter} in the address has 1 to {MAX_ANY_ID:,} characters.")
+    return given
 
 
 def decision_id_of(req: func.HttpRequest, in_body: str | None) -> str:

@@ -38,9 +38,9 @@ async def look_through_waits(client: DurableFunctionsClient, store: RecordStore,
     for _ in range(WINDOWS):
         found, start = await asyncio.to_thread(waits.window, store, start, WINDOW)
         counts += await _each(client, store, found, look)
+        await asyncio.to_thread(_keep_cursor, store, "waits", start)
         if start is None:
             break
-    await asyncio.to_thread(_keep_cursor, store, "waits", start)
     return counts
 
 
@@ -55,17 +55,18 @@ async def look_through_instances(
     counts: Counter[str] = Counter()
     query = replace(query, max_instance_count=WINDOW, fetch_inputs_and_outputs=True)
     continuation = await asyncio.to_thread(_cursor, store, name)
-    for _ in range(WINDOWS):
+    for window in range(WINDOWS):
         try:
             found, continuation = await page_of(client, query, continuation)
-        except grpc.RpcError:
-            # Perhaps it is the cursor that is not understood, which may be from another task hub.
-            await asyncio.to_thread(_keep_cursor, store, name, None)
+        except grpc.RpcError as error:
+            if window == 0 and error.code() != grpc.StatusCode.UNAVAILABLE:
+                # Perhaps it is the cursor that is not understood, which may be from another task hub.
+                await asyncio.to_thread(_keep_cursor, store, name, None)
             raise
         counts += await _each(client, store, [each for each in found if each.name in WORKFLOWS], look)
+        await asyncio.to_thread(_keep_cursor, store, name, continuation)
         if continuation is None:
             break
-    await asyncio.to_thread(_keep_cursor, store, name, continuation)
     return counts
 
 

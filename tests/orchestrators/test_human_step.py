@@ -22,9 +22,14 @@ class Answer(Contract):
 def _two_waits(ctx: task.OrchestrationContext, seconds: list[float]) -> Generator[task.Task[Any], Any, list[str]]:
     """Wait twice for the same event, with a deadline each."""
     said: list[str] = []
+
+    def say(what: str) -> Generator[task.Task[Any], Any]:
+        said.append(what)
+        yield from ()
+
     for each in seconds:
         deadline = ctx.current_utc_datetime + timedelta(seconds=each)
-        answer = yield from event_or_deadline(ctx, "answer", Answer, deadline, said.append)
+        answer = yield from event_or_deadline(ctx, "answer", Answer, deadline, say)
         said.append(answer.text if answer is not None else "(deadline)")
     return said
 
