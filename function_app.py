@@ -17,6 +17,7 @@ from activities.records import record
 from orchestrators.approval import approval
 from orchestrators.event_payload import EventConverter
 from orchestrators.purchase_order import purchase_order
+from services.record_store import get_record_store
 from settings import get_settings
 from triggers.approval import decide_approval, get_approval, start_approval
 from triggers.audit import erase_audit, get_audit, verify_audit
@@ -28,6 +29,7 @@ from triggers.web import Trigger, answers_errors
 
 get_settings()  # A setting that cannot be read stops the app here, with the name of the variable.
 check_retention()
+get_record_store()  # A storage account that is not named stops it too; so does one that cannot be read.
 
 # Without strict typing, a payload with the SDK's envelope of a custom object instantiates any class that is loaded.
 os.environ["AZURE_FUNCTIONS_DURABLE_STRICT_TYPING"] = "1"

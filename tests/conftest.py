@@ -14,6 +14,8 @@ __all__ = ["pytest_terminal_summary"]  # of all tests: it says that some were sk
 
 # As function_app.py does it, for the tests that do not import it.
 os.environ["AZURE_FUNCTIONS_DURABLE_STRICT_TYPING"] = "1"
+# Without a host there is no data folder, and no storage account either.
+os.environ["RECORDS"] = "sqlite"
 # A test that moves the clock by a year would wait for tens of thousands of runs; the tests of the timers enable them.
 for timer in ("reconcile_records", "purge_instances"):
     os.environ[f"AzureWebJobs.{timer}.Disabled"] = "true"
