@@ -127,7 +127,7 @@ def chained(
     draft = Entry(
         **said,
         number=number,
-        at=at,
+        at=at.replace(microsecond=at.microsecond // 1000 * 1000),  # as much of it as is kept, and so hashed
         comment=comment,
         salt=salt if comment is not None or payload is not None else None,
         payload_sha256=digest_of(payload, salt) if payload is not None else None,
@@ -136,8 +136,7 @@ def chained(
     )
     if draft.comment is not None:  # as the contract has stripped it
         draft = draft.model_copy(update={"comment_sha256": digest_of(draft.comment, salt)})
-    # Through JSON, which cuts the time to what is kept of it: the hash must be that of the entry as it is read back.
-    return Entry.model_validate(draft.plain() | {"hash": _hash_of(draft)})
+    return draft.model_copy(update={"hash": _hash_of(draft)})
 
 
 def digest_of(value: Any, salt: str | None = None) -> str:

@@ -73,6 +73,10 @@ class RecordStore(Protocol):
         """Return up to ``limit`` rows with ``start <= key < end``, in the order of their keys, reading no more."""
         ...
 
+    def scrub(self) -> None:
+        """Leave nothing behind of what was replaced or deleted, as far as it is in the store's hands."""
+        ...
+
     def close(self) -> None:
         """Let go of files and connections; the next call takes them again."""
         ...

@@ -56,6 +56,17 @@ class SqliteRecordStore:
         """Return the first rows of a range of keys."""
         return self._read(_RANGE, partition, start, end, limit)
 
+    def scrub(self) -> None:
+        """Write the file anew and empty its journal: pages keep remains of rows that were moved, even from others.
+
+        It takes time with the size of the file, in which nobody else writes.
+        """
+        with self._writing, self._errors():
+            if self._writer is None:
+                self._writer = self._opened()
+            self._writer.execute("VACUUM")
+            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
     def close(self) -> None:
         """Close the file; the next call opens it again."""
         with self._writing, self._reading:

@@ -92,6 +92,9 @@ class TablesRecordStore:
             problem = f"RECORDS_CONNECTION (or AzureWebJobsStorage) cannot be used: {error}."
         raise RecordStoreError(problem)
 
+    def scrub(self) -> None:
+        """Do nothing: the service keeps no older versions of an entity."""
+
     def close(self) -> None:
         """Close the connections; the next call opens new ones."""
         self._session.close()

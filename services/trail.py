@@ -157,7 +157,7 @@ def erase_comments(store: RecordStore, instance_id: str, keys: Collection[str]) 
         if kept.entry is not None and kept.entry.comment is not None and kept.entry.is_sound:
             store.write([Change("put", partition, key, _body(kept.entry.erased(), kept.seal))])
             erased += 1
-    store.close()  # SQLite keeps what was replaced in its journal for as long as the file is open
+    store.scrub()
     return erased
 
 

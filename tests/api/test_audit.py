@@ -8,15 +8,23 @@ import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from datetime import datetime
-from typing import Any
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import quote, unquote
 from uuid import uuid4
 
 import httpx
 import pytest
 
-from contracts.audit import GENESIS, Entry, TrailHead, digest_of
-from tests.hosting import HostProcess, host_process
+from activities import records as records_activity
+from contracts.audit import GENESIS, Entry, TrailHead, chained, digest_of
+from local_host.testing import AppControl, running_app
+from services import clock, trail
+from services.record_store import RecordStoreError, key_part
+from settings import get_settings
+from tests.hosting import ROOT, HostProcess, host_process
 from tests.polling import until
 
 REQUEST = {"requester": "Alice", "item": "Vacation Request", "timeout_hours": 1}
@@ -98,12 +106,24 @@ def raise_event(client: httpx.Client, instance: str, event: str, payload: Any) -
     assert response.status_code == 202, response.text
 
 
+def terminate(client: httpx.Client, request_id: str, output: str) -> None:
+    """Terminate an approval from outside, with any text for its output."""
+    response = client.post(f"{MANAGEMENT}/{request_id}/terminate", params={"reason": output})
+    assert response.status_code == 202, response.text
+    until(lambda: shown(client, f"/api/requests/{request_id}")["runtime_status"] == "TERMINATED")
+
+
 # Looking at trails
+
+
+def audit_of(instance: str) -> str:
+    """The path of a trail, whatever the id is."""
+    return f"/api/audit/{quote(instance, safe='')}"
 
 
 def audit(client: httpx.Client, instance: str) -> list[dict[str, Any]]:
     """The entries of a trail, without what is null."""
-    body = client.get(f"/api/audit/{instance}").raise_for_status().json()
+    body = client.get(audit_of(instance)).raise_for_status().json()
     assert list(body) == ["instance_id", "entries"]
     assert body["instance_id"] == instance
     return [{name: value for name, value in entry.items() if value is not None} for entry in body["entries"]]
@@ -117,7 +137,7 @@ def story(client: httpx.Client, instance: str) -> list[tuple[Any, ...]]:
 
 def verdict(client: httpx.Client, instance: str) -> dict[str, Any]:
     """What verifying says."""
-    response = client.get(f"/api/audit/{instance}/verify")
+    response = client.get(f"{audit_of(instance)}/verify")
     assert response.status_code == 200, response.text
     body: dict[str, Any] = response.json()
     assert body["valid"] == (body["verdict"] == "intact")
@@ -267,7 +287,8 @@ def test_an_event_that_is_set_aside_is_told_and_the_run_goes_on(client: httpx.Cl
     raise_event(client, request_id, "decision", payload)
     seen = until(lambda: body if (body := shown(client, path))["custom_status"]["warnings"] or body["error"] else None)
     assert seen["error"] is None
-    is_intact(client, request_id, 3)
+    until(lambda: is_quiet(client, path))
+    is_intact(client, request_id, 4)
     assert decide(client, request_id).status_code == 200
     ended(client, path)
     (aside,) = [entry for entry in audit(client, request_id) if entry["action"] == "set_aside"]
@@ -464,9 +485,12 @@ def test_an_empty_parameter_and_the_key_of_the_function_are_none(client: httpx.C
 
 @pytest.mark.parametrize("path", ["", "/verify"])
 def test_there_is_no_trail(client: httpx.Client, path: str) -> None:
-    assert client.get(f"/api/audit/nobody{path}").status_code == 404
-    assert client.get(f"/api/audit/no%20body{path}").status_code == 400
-    assert client.get(f"/api/audit/{'x' * 101}{path}").status_code == 400
+    for name in ("nobody", "no%20body", "x" * 101, "x" * 1000, "%F0%9F%8E%89" * 1000):
+        response = client.get(f"/api/audit/{name}{path}")
+        assert (response.status_code, response.json()["type"][-9:]) == (404, "not-found")
+    for name in ("x" * 1001, "%F0%9F%8E%89" * 1001):
+        response = client.get(f"/api/audit/{name}{path}")
+        assert (response.status_code, response.json()["type"][-11:]) == (400, "bad-request")
 
 
 def test_looking_changes_nothing(client: httpx.Client, host: HostProcess) -> None:
@@ -484,28 +508,39 @@ def test_looking_changes_nothing(client: httpx.Client, host: HostProcess) -> Non
 # Tampering beside the running host
 
 
-def run_sql(host: HostProcess, statement: str, *values: Any) -> list[Any]:
+class Place(Protocol):
+    """Whatever has a data folder."""
+
+    @property
+    def data(self) -> Path:
+        """The folder."""
+        ...
+
+
+def run_sql(host: Place, statement: str, *values: Any) -> list[Any]:
     """Change the host's records behind its back."""
     with closing(sqlite3.connect(host.data / "records.db", timeout=20)) as file, file:
         return file.execute(statement, values).fetchall()
 
 
-def rows_of(host: HostProcess, instance: str) -> dict[str, str]:
+def rows_of(host: Place, instance: str) -> dict[str, str]:
     """The rows of a trail."""
-    return dict(run_sql(host, "SELECT key, body FROM record WHERE partition = ? ORDER BY key", f"trail:{instance}"))
+    return dict(
+        run_sql(host, "SELECT key, body FROM record WHERE partition = ? ORDER BY key", f"trail:{key_part(instance)}")
+    )
 
 
-def put(host: HostProcess, instance: str, key: str, body: str) -> None:
+def put(host: Place, instance: str, key: str, body: str) -> None:
     """Put a row there."""
-    run_sql(host, "INSERT OR REPLACE INTO record VALUES (?, ?, ?)", f"trail:{instance}", key, body)
+    run_sql(host, "INSERT OR REPLACE INTO record VALUES (?, ?, ?)", f"trail:{key_part(instance)}", key, body)
 
 
-def delete(host: HostProcess, instance: str, key: str) -> None:
+def delete(host: Place, instance: str, key: str) -> None:
     """Take a row away."""
-    run_sql(host, "DELETE FROM record WHERE partition = ? AND key = ?", f"trail:{instance}", key)
+    run_sql(host, "DELETE FROM record WHERE partition = ? AND key = ?", f"trail:{key_part(instance)}", key)
 
 
-def key_at(host: HostProcess, instance: str, number: int, series: str = "run") -> str:
+def key_at(host: Place, instance: str, number: int, series: str = "run") -> str:
     """The key of an entry."""
     return next(key for key in rows_of(host, instance) if key.startswith(series) and key.endswith(f"|{number:010d}"))
 
@@ -517,7 +552,7 @@ def rehashed(entry: dict[str, Any]) -> dict[str, Any]:
     return entry | {"hash": digest_of(said)}
 
 
-def edit(host: HostProcess, instance: str, number: int, *, after: int | None = None, **changes: Any) -> None:
+def edit(host: Place, instance: str, number: int, *, after: int | None = None, **changes: Any) -> None:
     """Edit an entry; with ``after``, make all hashes anew up to that one."""
     previous: str | None = None
     for each in range(number, (after or number) + 1):
@@ -544,17 +579,6 @@ def test_an_edit_is_named_while_it_waits(client: httpx.Client, host: HostProcess
     edit(host, request_id, number, actor="Mallory")
     is_broken(client, request_id, number)
     edit(host, request_id, number, after=3, actor="Mallory")
-    is_broken(client, request_id, number)
-
-
-@pytest.mark.parametrize("number", [1, 2, 3])
-def test_an_edit_is_named_while_an_entry_is_on_its_way(client: httpx.Client, host: HostProcess, number: int) -> None:
-    request_id = approval(client)
-    for _ in range(2):
-        raise_event(client, request_id, "decision", {"is_approved": "yes"})
-    until(lambda: len(shown(client, f"/api/requests/{request_id}")["custom_status"]["warnings"]) == 2)
-    assert is_intact(client, request_id, 3)["chains"][0]["pending"] == 1
-    edit(host, request_id, number, after=3, detail="Mallory was here")
     is_broken(client, request_id, number)
 
 
@@ -678,12 +702,98 @@ def test_an_instance_that_was_deleted_without_a_note_is_vouched_for_by_nothing(
     is_broken(client, request_id, 2)
 
 
+@pytest.mark.parametrize(
+    "output",
+    [
+        "Nobody needs it any more",
+        "null",
+        "5",
+        "[1]",
+        "{}",
+        '{"trail": null}',
+        '{"trail": 5}',
+        '{"trail": {}}',
+        json.dumps({"trail": {"run": "20200101T000000000000Z", "entries": 0, "stored": 0, "head": GENESIS}}),
+        json.dumps({"trail": {"run": "20200101T000000000000Z", "entries": 10**9, "stored": 10**9, "head": GENESIS}}),
+        json.dumps({"status": "Approved"}),
+    ],
+)
+def test_nobody_who_terminates_a_run_speaks_for_it(client: httpx.Client, output: str) -> None:
+    request_id = approval(client)
+    run = audit(client, request_id)[0]["run"]
+    terminate(client, request_id, output)
+    is_intact(client, request_id, 3)
+    body = shown(client, f"/api/requests/{request_id}")
+    assert (body["status"], body["runtime_status"]) == ("Terminated", "TERMINATED")
+    assert decide(client, request_id).status_code == 410
+    (late,) = [entry for entry in audit(client, request_id) if entry["series"] == "app"]
+    assert (late["action"], late["run"]) == ("late", run)
+    is_intact(client, request_id, 3)
+
+
+def test_a_tail_is_not_cut_by_who_gives_the_output_of_a_run(client: httpx.Client, host: HostProcess) -> None:
+    request_id = approval(client)
+    second = audit(client, request_id)[1]
+    head = {"run": second["run"], "entries": 2, "stored": 2, "head": second["hash"]}
+    terminate(client, request_id, json.dumps({"status": "Approved", "trail": head}))
+    assert shown(client, f"/api/requests/{request_id}")["output"]["trail"] == head
+    is_intact(client, request_id, 3)
+    delete(host, request_id, key_at(host, request_id, 3))
+    is_broken(client, request_id, 3)
+
+
+@pytest.mark.parametrize("entries", [6, 10**9])
+def test_a_purge_that_vouches_for_more_than_there_is_names_the_first_that_is_missing(
+    client: httpx.Client, host: HostProcess, entries: int
+) -> None:
+    request_id = decided(client)
+    run = audit(client, request_id)[0]["run"]
+    assert client.delete(f"{MANAGEMENT}/{request_id}").status_code == 200
+    forge(host, request_id, action="purged", run=run, anchor=forged_head(run, entries))
+    is_broken(client, request_id, 6)
+
+
+# Ids that this app does not give
+
+ODD_IDS = ["a b", "é", "}", "🎉", "a'b", 'a"b;c=d', "~", "=7D", "%41", "a+b", "-=1+1", "a,b", "{}|", "é" * 100, "İ"]
+
+
+@pytest.mark.parametrize("instance", ODD_IDS, ids=range(len(ODD_IDS)))
+def test_an_instance_with_an_odd_id_has_a_trail_like_any_other(
+    client: httpx.Client, host: HostProcess, instance: str
+) -> None:
+    path = f"{MANAGEMENT}/{quote(instance, safe='')}"
+    started = client.post(f"{MANAGEMENT[:-9]}orchestrators/approval/{quote(instance, safe='')}", json=REQUEST)
+    assert started.status_code == 202, started.text
+    until(lambda: (client.get(path).json()["customStatus"] or {}).get("phase") == "waiting_for_approval")
+    response = client.post(f"{path}/raiseEvent/decision", json=DECISION | {"comments": "My knee hurts"})
+    assert response.status_code == 202, response.text
+    until(lambda: client.get(path).json()["runtimeStatus"] == "Completed")
+
+    assert [entry[0] for entry in story(client, instance)] == ["started", "asked", "mailed", "decided", "ended"]
+    is_intact(client, instance, 5)
+    for form in ("jsonl", "csv"):
+        response = client.get(f"{audit_of(instance)}?format={form}")
+        found = re.fullmatch(r'attachment; filename="audit-([\w.~%-]+)"', response.headers["content-disposition"], re.A)
+        assert found is not None
+        assert unquote(found[1]) == f"{instance}.{form}"
+        assert response.text.count("My knee hurts") == 1
+    key = key_at(host, instance, 2)
+    whole = rows_of(host, instance)[key]
+    edit(host, instance, 2, detail="Mallory was here")
+    is_broken(client, instance, 2)
+    put(host, instance, key, whole)
+    assert erase(client, instance) == {"instance_id": instance, "erased": 1, "still_in_history": True}
+    assert is_intact(client, instance, 5)["erased"] == 1
+    assert "knee" not in "".join(rows_of(host, instance).values())
+
+
 # Erasing
 
 
 def erase(client: httpx.Client, instance: str, **more: Any) -> dict[str, Any]:
     """Erase comments."""
-    response = client.post(f"/api/audit/{instance}/erase", json={"by": "Dora"} | more)
+    response = client.post(f"{audit_of(instance)}/erase", json={"by": "Dora"} | more)
     assert response.status_code == 200, response.text
     body: dict[str, Any] = response.json()
     return body
@@ -742,6 +852,93 @@ def test_a_comment_is_erased_of_an_instance_that_is_gone(client: httpx.Client) -
     assert (found["verdict"], found["erased"]) == ("unanchored", 1)
 
 
+def test_the_note_of_an_erasure_names_the_rows(client: httpx.Client) -> None:
+    request_id = timed_out(client)
+    for number in (1, 2):
+        decide(client, request_id, comments=f"My knee {number}")
+    erase(client, request_id)
+    note = audit(client, request_id)[-1]
+    assert note["erasure"] == [trail.app_key(1), trail.app_key(2)]
+    request_id = decided(client)
+    erase(client, request_id)
+    note = audit(client, request_id)[-1]
+    assert note["erasure"] == [trail.run_key(note["run"], 4)]
+    row = list(csv.DictReader(io.StringIO(client.get(f"/api/audit/{request_id}?format=csv").text, newline="")))[-1]
+    assert json.loads(row["erasure"]) == note["erasure"]
+
+
+@pytest.mark.parametrize("length", [1, 4000])
+def test_after_an_erasure_no_file_of_the_records_holds_the_comment(
+    client: httpx.Client, host: HostProcess, length: int
+) -> None:
+    request_id = timed_out(client)
+    secret = f"knee-{uuid4().hex}"
+    decide(client, request_id, comments=(secret * length)[:4000] if length > 1 else secret)
+    assert in_files(host, secret)
+    assert erase(client, request_id)["erased"] == 1
+    assert is_intact(client, request_id, 5)["erased"] == 1
+    other = decided(client)
+    assert in_files(host, other)
+    assert in_files(host, secret) == []
+
+
+def in_files(host: Place, text: str) -> list[str]:
+    """The files of the records in which a text stands, in whatever corner."""
+    files = sorted(host.data.glob("records.db*"))
+    assert files[0].name == "records.db"
+    return [file.name for file in files if text.encode() in file.read_bytes()]
+
+
+@pytest.mark.parametrize("change", [{"comment": "No!"}, {"salt": "f" * 32}, {"actor": "Mallory"}, {"hash": "1" * 64}])
+def test_an_erasure_does_not_take_evidence_away(
+    client: httpx.Client, host: HostProcess, change: dict[str, str]
+) -> None:
+    request_id = timed_out(client)
+    for number in (1, 2, 3):
+        decide(client, request_id, comments=f"My knee {number}")
+    key = key_at(host, request_id, 2, "app")
+    document = json.loads(rows_of(host, request_id)[key])
+    put(host, request_id, key, json.dumps({"entry": document["entry"] | change}))
+    is_broken(client, request_id, 2, "app")
+    tampered = rows_of(host, request_id)[key]
+    assert erase(client, request_id)["erased"] == 2
+    assert rows_of(host, request_id)[key] == tampered
+    is_broken(client, request_id, 2, "app")
+    assert audit(client, request_id)[-1]["erasure"] == [trail.app_key(1), trail.app_key(3)]
+    rows = rows_of(host, request_id)
+    assert erase(client, request_id)["erased"] == 0
+    assert rows_of(host, request_id) == rows
+
+
+def test_an_edited_comment_of_a_run_stays_as_it_is(client: httpx.Client, host: HostProcess) -> None:
+    request_id = decided(client)
+    edit(host, request_id, 4, comment="No!")
+    before = rows_of(host, request_id)
+    assert erase(client, request_id)["erased"] == 0
+    assert rows_of(host, request_id) == before
+    is_broken(client, request_id, 4)
+
+
+@pytest.mark.parametrize("which", ["host", "sealing"])
+def test_a_comment_that_went_without_a_note_is_found_beside_an_erasure(
+    request: pytest.FixtureRequest, which: str
+) -> None:
+    host: HostProcess = request.getfixturevalue(which)
+    with host.client() as client:
+        request_id = timed_out(client)
+        decide(client, request_id, comments="My knee hurts")
+        assert erase(client, request_id)["erased"] == 1
+        decide(client, request_id, comments="It still does")
+        assert is_intact(client, request_id, 5)["erased"] == 1
+        key = key_at(host, request_id, 3, "app")
+        document = json.loads(rows_of(host, request_id)[key])
+        del document["entry"]["comment"], document["entry"]["salt"]
+        put(host, request_id, key, json.dumps(document))
+        is_broken(client, request_id, 3, "app")
+        assert erase(client, request_id)["erased"] == 0
+        is_broken(client, request_id, 3, "app")
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [
@@ -789,8 +986,8 @@ def test_no_page_of_another_site_can_erase(client: httpx.Client, host: HostProce
 
 
 def test_there_is_nothing_to_erase(client: httpx.Client) -> None:
-    assert client.post("/api/audit/nobody/erase", json={"by": "Dora"}).status_code == 404
-    assert client.post("/api/audit/no%20body/erase", json={"by": "Dora"}).status_code == 400
+    for name, status in (("nobody", 404), ("no%20body", 404), ("x" * 1000, 404), ("x" * 1001, 400)):
+        assert client.post(f"/api/audit/{name}/erase", json={"by": "Dora"}).status_code == status
 
 
 # Seals
@@ -837,3 +1034,159 @@ def test_what_the_app_adds_is_sealed_and_vouches_for_what_was_purged(sealing: Ho
         for path in (f"/api/audit/{request_id}", f"/api/audit/{request_id}/verify"):
             assert KEY not in client.get(path).text
         assert KEY not in sealing.log.read_text()
+
+
+# Forged notes
+
+
+def forged_head(run: str, entries: int, head: str = "1" * 64) -> TrailHead:
+    """A head that somebody made up."""
+    return TrailHead(run=run, entries=entries, stored=entries, head=head)
+
+
+def forge(host: Place, instance: str, **said: Any) -> Entry:
+    """Add a note to the app's chain, as who can write to the store can."""
+    bodies = [body for key, body in rows_of(host, instance).items() if key.startswith("app|")]
+    last = Entry.model_validate(json.loads(bodies[-1])["entry"]) if bodies else None
+    whole: dict[str, Any] = {"salt": None, "at": datetime(2026, 1, 1, tzinfo=UTC), "series": "app"}
+    note = chained(last, **whole | {"instance_id": instance} | said)
+    put(host, instance, trail.key_of(note), trail.stored(note).body)
+    return note
+
+
+# With a clock that stands still
+
+
+@dataclass(frozen=True)
+class Still:
+    """The app in this process, on a clock that the test moves; no retry comes before it does."""
+
+    control: AppControl
+    client: httpx.Client
+    data: Path
+
+    def wait(self) -> str:
+        """Start an approval that waits."""
+        instance = self.control.start("approval", REQUEST | {"timeout_hours": 1000.0})
+        assert self.control.status(instance)["trail"]["stored"] == 3
+        return instance
+
+    def decide(self, instance: str, comments: str | None = None) -> None:
+        """Decide on it."""
+        self.control.event(instance, "decision", {"is_approved": True, "approver": "Boss", "comments": comments})
+        self.control.settle()
+
+    def purge(self, instance: str) -> None:
+        """Purge what has ended."""
+        self.control.advance(timedelta(hours=7))
+        assert self.client.post("/admin/functions/purge_instances", json={}).status_code == 202
+        until(lambda: self.control.client.get_orchestration_state(instance) is None)
+
+
+@pytest.fixture
+def still(data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Still]:
+    """The app, whose timers run only when the test says so."""
+    monkeypatch.delenv("AzureWebJobs.purge_instances.Disabled")
+    monkeypatch.setenv("RETENTION_DAYS", "0.25")
+    get_settings.cache_clear()
+    with running_app(ROOT, data_folder) as control, httpx.Client(base_url=control.url, trust_env=False) as client:
+        clock.set_clock(lambda: control.now)
+        try:
+            yield Still(control, client, data_folder)
+        finally:
+            clock.set_clock(clock.system_clock)
+
+
+@pytest.fixture
+def keyed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Sets the key that seals, if the test asks for one."""
+    if request.param:
+        monkeypatch.setenv("AUDIT_KEY", KEY)
+        get_settings.cache_clear()
+    return bool(request.param)
+
+
+def _away(*_: Any) -> None:
+    raise RecordStoreError("away")
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_an_edit_is_named_while_an_entry_is_on_its_way(
+    still: Still, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    instance = still.wait()
+    monkeypatch.setattr(records_activity, "put_on_record", _away)
+    still.control.event(instance, "decision", {"is_approved": "yes"})
+    assert still.control.status(instance)["trail"]["entries"] == 4
+    assert is_intact(still.client, instance, 3)["chains"][0]["pending"] == 1
+    edit(still, instance, number, after=3, detail="Mallory was here")
+    is_broken(still.client, instance, number)
+
+
+@pytest.mark.parametrize("keyed", [False, True], indirect=True)
+def test_a_comment_that_was_on_its_way_when_it_was_erased_does_not_come_back(
+    still: Still, monkeypatch: pytest.MonkeyPatch, keyed: bool
+) -> None:
+    instance = still.wait()
+    with monkeypatch.context() as patch:
+        patch.setattr(records_activity, "put_on_record", _away)
+        still.decide(instance, "My knee hurts")
+        assert still.control.status(instance)["trail"]["stored"] == 3
+        assert still.client.post(f"{MANAGEMENT}/{instance}/terminate").status_code == 202
+        still.control.settle()
+    assert is_intact(still.client, instance, 3)["chains"][0]["pending"] == 2
+    assert erase(still.client, instance)["erased"] == 1
+    assert is_intact(still.client, instance, 5)["erased"] == 1
+    still.purge(instance)
+    assert "knee" not in "".join(rows_of(still, instance).values())
+    assert in_files(still, "My knee") == []
+    actions = [entry["action"] for entry in audit(still.client, instance)]
+    assert actions == ["started", "asked", "mailed", "decided", "ended", "erased", "purged"]
+    found = verdict(still.client, instance)
+    assert (found["verdict"], found["erased"], found["purged"]) == ("intact", 1, True)
+
+
+def test_a_comment_that_was_erased_on_its_way_is_not_brought_by_the_retry(
+    still: Still, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    instance = still.wait()
+    with monkeypatch.context() as patch:
+        patch.setattr(records_activity, "put_on_record", _away)
+        still.decide(instance, "My knee hurts")
+        assert erase(still.client, instance)["erased"] == 1
+    still.control.advance(timedelta(hours=2))
+    assert still.control.output(instance)["trail"]["stored"] == 5
+    assert "knee" not in "".join(rows_of(still, instance).values())
+    assert is_intact(still.client, instance, 5)["erased"] == 1
+    assert "ALARM" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("keyed", "anchor"),
+    [(False, "other"), (False, "none"), (True, "other"), (True, "none"), (True, "same"), (True, "with a seal")],
+    indirect=["keyed"],
+)
+def test_a_forged_purge_does_not_keep_the_real_one_from_being_noted(still: Still, keyed: bool, anchor: str) -> None:
+    instance = still.wait()
+    still.decide(instance)
+    last = audit(still.client, instance)[-1]
+    run = last["run"]
+    true = forged_head(run, 5, last["hash"])
+    given = {"none": None, "other": forged_head(run, 3, audit(still.client, instance)[2]["hash"])}.get(anchor, true)
+    note = forge(still, instance, action="purged", run=run, anchor=given, channel="timer")
+    if anchor == "with a seal":  # of another key: the trail is broken, and the instance stays
+        body = trail.stored(note, ["a key of somebody else"]).body
+        put(still, instance, trail.key_of(note), body)
+        is_broken(still.client, instance, 1, "app")
+        return
+    is_intact(still.client, instance, 5)
+    still.purge(instance)
+    notes = [entry for entry in audit(still.client, instance) if entry["series"] == "app"]
+    assert [entry["action"] for entry in notes] == ["purged", "purged"]
+    assert notes[1]["anchor"] == true.plain()
+    found = verdict(still.client, instance)
+    assert (found["verdict"], found["sealed"]) == ("intact", False if keyed else None)
+    assert found["chains"][0]["anchored_by"] == "purge"
+    for number in (4, 5):
+        delete(still, instance, trail.run_key(run, number))
+    is_broken(still.client, instance, 4)

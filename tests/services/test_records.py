@@ -3,12 +3,10 @@
 import itertools
 import json
 import logging
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
@@ -17,7 +15,6 @@ from contracts.records import RecordBatch, Wait
 from services import trail, waits
 from services.record_store import Change, RecordStore, RecordStoreError
 from services.record_store_sqlite import SqliteRecordStore
-from services.record_store_tables import TablesRecordStore
 from services.records import put_on_record
 from services.waits import WaitQuery
 
@@ -26,18 +23,6 @@ OTHER_RUN = "20260201T000000000000Z"
 AT = datetime(2026, 1, 31, 23, 59, 59, 123000, tzinfo=UTC)
 SALT = "0123456789abcdef0123456789abcdef"
 SECRETS = ("My knee hurts", SALT, "Mallory was here")
-
-
-@pytest.fixture(params=["sqlite", "tables"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RecordStore]:
-    """A store without rows."""
-    made: RecordStore
-    if request.param == "sqlite":
-        made = SqliteRecordStore(tmp_path / "records.db")
-    else:
-        made = TablesRecordStore(request.getfixturevalue("azurite").connection, f"t{uuid4().hex}")
-    yield made
-    made.close()
 
 
 def run_entries(count: int, instance_id: str = "one", run: str = RUN, **said: Any) -> list[Entry]:
@@ -76,6 +61,11 @@ def batch(
 def kept(store: RecordStore, instance_id: str = "one") -> list[Entry]:
     """The entries in the store."""
     return trail.read(store, instance_id).entries
+
+
+def erase(store: RecordStore) -> int:
+    """Erase all comments of the trail."""
+    return trail.erase_comments(store, "one", trail.comments(trail.read(store, "one")))
 
 
 QUERIES = [
@@ -224,7 +214,7 @@ def test_other_runs_and_other_instances_take_no_place(store: RecordStore, caplog
 def test_an_erased_comment_is_not_brought_back(store: RecordStore, caplog: pytest.LogCaptureFixture) -> None:
     whole = batch(run_entries(3), [wait_of()])
     put_on_record(store, whole)
-    assert trail.erase_comments(store, "one", [RUN]) == 3
+    assert erase(store) == 3
     assert put_on_record(store, whole) == []
     assert [(entry.comment, entry.salt) for entry in kept(store)] == [(None, None)] * 3
     assert "knee" not in "".join(everything(store).values())
@@ -234,10 +224,10 @@ def test_an_erased_comment_is_not_brought_back(store: RecordStore, caplog: pytes
 def test_a_comment_that_comes_after_the_erasure_is_erased_by_the_next(store: RecordStore) -> None:
     entries = run_entries(3)
     put_on_record(store, batch(entries[:2]))
-    assert trail.erase_comments(store, "one", [RUN]) == 2
+    assert erase(store) == 2
     put_on_record(store, batch(entries))
     assert [entry.comment for entry in kept(store)] == [None, None, "My knee hurts"]
-    assert trail.erase_comments(store, "one", [RUN]) == 1
+    assert erase(store) == 1
 
 
 OPEN, CLOSE, BOTH = "open", "close", "open and close"
@@ -249,14 +239,14 @@ def of_kind(kind: str) -> RecordBatch:
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 4])
-def test_a_wait_that_was_closed_stays_closed_in_whatever_order_batches_come(tmp_path: Path, length: int) -> None:
-    store = SqliteRecordStore(tmp_path / "records.db")
+def test_a_wait_that_was_closed_stays_closed_in_whatever_order_batches_come(
+    sqlite: SqliteRecordStore, length: int
+) -> None:
     for order in itertools.product([OPEN, CLOSE, BOTH], repeat=length):
         for kind in order:
-            put_on_record(store, of_kind(kind))
-        assert open_in_lists(store) == (1 if set(order) == {OPEN} else 0), order
-        waits.forget(store, "one")
-    store.close()
+            put_on_record(sqlite, of_kind(kind))
+        assert open_in_lists(sqlite) == (1 if set(order) == {OPEN} else 0), order
+        waits.forget(sqlite, "one")
 
 
 @pytest.mark.parametrize("order", list(itertools.product([OPEN, CLOSE], repeat=3)), ids="-".join)

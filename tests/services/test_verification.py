@@ -77,10 +77,11 @@ def purged(entries: Sequence[Entry], previous: Entry | None = None) -> Entry:
     )
 
 
-def erased_note(run: str = RUN, previous: Entry | None = None, instance_id: str = "one") -> Entry:
-    """The note of an erasure."""
-    said: dict[str, Any] = {"at": AT, "action": "erased", "actor": "Dora", "instance_id": instance_id}
-    return chained(previous, salt=None, series="app", run=run, **said)
+def erased_note(*named: Entry, previous: Entry | None = None) -> Entry:
+    """The note of an erasure, which names the rows of entries."""
+    said: dict[str, Any] = {"at": AT, "action": "erased", "actor": "Dora", "instance_id": "one", "run": RUN}
+    keys = tuple(trail.key_of(entry) for entry in named)
+    return chained(previous, salt=None, series="app", erasure=keys or None, **said)
 
 
 def head(entries: Sequence[Entry], stored: int | None = None) -> TrailHead:
@@ -174,6 +175,7 @@ OTHER_VALUES: dict[str, Any] = {
     "comment_sha256": "1" * 64,
     "payload_sha256": "1" * 64,
     "anchor": {"run": RUN, "entries": 1, "stored": 1, "head": "1" * 64},
+    "erasure": ["app|0000000001"],
     "previous": "1" * 64,
     "hash": "1" * 64,
 }
@@ -301,7 +303,18 @@ def test_an_edit_is_named_where_its_own_hash_was_made_anew(count: int, anchored_
 def test_an_edit_is_found_where_all_hashes_after_it_were_made_anew(count: int, anchored_by: str) -> None:
     whole = case(count, anchored_by)
     for number, key in enumerate(whole.keys, 1):
-        for field in ("at", "action", "actor", "comment", "salt", "detail", "payload_sha256", "anchor", "after"):
+        for field in (
+            "at",
+            "action",
+            "actor",
+            "comment",
+            "salt",
+            "detail",
+            "payload_sha256",
+            "anchor",
+            "erasure",
+            "after",
+        ):
             rows = deepcopy(whole.rows)
             if field in ("comment", "salt") and "comment" not in entry_at(rows, key):
                 continue
@@ -763,26 +776,63 @@ def erase(rows: Rows) -> Rows:
 
 def test_an_erasure_that_is_noted_is_none_to_accuse() -> None:
     entries = run_entries(5)
-    rows = erase(rows_of(entries)) | rows_of([erased_note()])
+    rows = erase(rows_of(entries)) | rows_of([erased_note(*entries[::2])])
     found = verify(read(rows), "one", head(entries), {}, [])
     assert (found.verdict, found.erased) == ("intact", 3)
 
 
-def test_an_erasure_is_noted_for_one_run() -> None:
+@pytest.mark.parametrize("keys", [[], [KEY]])
+def test_an_erasure_is_noted_for_one_run(keys: list[str]) -> None:
     entries, others = run_entries(3), run_entries(3, run=OTHER_RUN)
-    rows = erase(rows_of(entries, others)) | rows_of([erased_note(OTHER_RUN)])
-    found = verify(read(rows), "one", head(entries), {}, [])
+    rows = erase(rows_of(entries, others)) | rows_of([erased_note(*others)], keys=keys)
+    found = verify(read(rows), "one", head(entries), {}, keys)
     assert found.first is not None
     assert (found.first.run, found.first.number, found.erased) == (RUN, 1, 4)
     assert "comment was taken out" in found.first.problem
 
 
+@pytest.mark.parametrize("keys", [[], [KEY]])
+@pytest.mark.parametrize("quiet", [1, 3, 5])
+def test_a_comment_that_no_erasure_names_is_found_beside_those_that_one_does(keys: list[str], quiet: int) -> None:
+    entries = run_entries(5)
+    first, *more = [entry for entry in entries[::2] if entry.number != quiet]
+    one = erased_note(first)
+    notes = [one, erased_note(*more, previous=one)]
+    rows = erase(rows_of(entries)) | rows_of(notes, keys=keys)
+    found = verify(read(rows), "one", head(entries), hashes(entries), keys)
+    assert found.first is not None
+    assert (found.verdict, found.first.run, found.first.number, found.erased) == ("broken", RUN, quiet, 3)
+    assert "no erasure is noted" in found.first.problem
+
+
+@pytest.mark.parametrize("keys", [[], [KEY]])
+def test_an_erasure_from_before_does_not_cover_a_comment_that_came_later(keys: list[str]) -> None:
+    entries, late = run_entries(3), app_entries(1)
+    note = erased_note(*entries, previous=late[-1])
+    more = chained(note, salt=SALT, at=AT, action="late", comment="Me too", instance_id="one", series="app", run=RUN)
+    rows = erase(rows_of(entries)) | rows_of(late, [note], keys=keys) | erase(rows_of([more], keys=keys))
+    found = verify(read(rows), "one", head(entries), {}, keys)
+    assert found.first is not None
+    assert (found.first.series, found.first.number, found.erased) == ("app", 3, 3)
+
+
+@pytest.mark.parametrize("named", [None, []])
+def test_an_erasure_that_names_no_rows_covers_none(named: list[str] | None) -> None:
+    entries = run_entries(3)
+    rows = erase(rows_of(entries)) | rows_of([erased_note()])
+    entry_at(rows, trail.app_key(1))["erasure"] = named
+    rehash(entry_at(rows, trail.app_key(1)))
+    found = verify(read(rows), "one", head(entries), {}, [])
+    assert found.first is not None
+    assert (found.first.series, found.first.number) == ("run", 1)
+
+
 def test_a_comment_of_the_apps_own_is_erased_with_a_note_too() -> None:
     entries = app_entries(3)
-    note = erased_note(previous=entries[-1])
+    note = erased_note(*entries, previous=entries[-1])
     found = verify(read(erase(rows_of(entries, [note]))), "one", None, {}, [])
     assert (found.first, found.erased) == (None, 2)
-    wrong = erased_note(OTHER_RUN, previous=entries[-1])
+    wrong = erased_note(*run_entries(3), previous=entries[-1])
     found = verify(read(erase(rows_of(entries, [wrong]))), "one", None, {}, [])
     assert found.first is not None
     assert (found.first.series, found.first.run, found.first.number) == ("app", None, 1)
@@ -790,12 +840,39 @@ def test_a_comment_of_the_apps_own_is_erased_with_a_note_too() -> None:
 
 def test_a_note_of_an_erasure_without_a_seal_accuses_nobody_and_vouches_for_nothing() -> None:
     entries = run_entries(3)
-    rows = erase(rows_of(entries)) | rows_of([erased_note()])
+    note = erased_note(*entries)
+    rows = erase(rows_of(entries)) | rows_of([note])
     found = verify(read(rows), "one", head(entries), hashes(entries), [KEY])
     assert (found.verdict, found.first, found.sealed) == ("unanchored", None, False)
-    rows = erase(rows_of(entries)) | rows_of([erased_note()], keys=[KEY])
+    rows = erase(rows_of(entries)) | rows_of([note], keys=[KEY])
     found = verify(read(rows), "one", head(entries), hashes(entries), [KEY])
     assert (found.verdict, found.sealed) == ("intact", True)
+
+
+def test_a_note_of_an_erasure_that_was_edited_covers_nothing() -> None:
+    entries = run_entries(3)
+    rows = erase(rows_of(entries)) | rows_of([erased_note(entries[2])], keys=[KEY])
+    entry_at(rows, trail.app_key(1))["erasure"].append(trail.key_of(entries[0]))
+    for keys in ([], [KEY]):
+        found = verify(read(rows), "one", head(entries), {}, keys)
+        assert found.first is not None
+        assert (found.first.series, found.first.number) == ("run", 1)
+        assert [chain.verdict for chain in found.chains] == ["broken", "broken"]
+
+
+# Heads that say more than there is
+
+
+@pytest.mark.parametrize("many", [10**9, 10**30])
+@pytest.mark.parametrize("there", [0, 3])
+def test_a_head_of_a_thousand_million_entries_is_told_from_what_is_there(many: int, there: int) -> None:
+    forged = TrailHead(run=RUN, entries=many, stored=many, head="1" * 64)
+    note = chained(None, salt=None, at=AT, action="purged", instance_id="one", series="app", run=RUN, anchor=forged)
+    entries = run_entries(there)
+    for live, notes in ((forged, []), (None, [note]), (forged, [note])):
+        found = verify(read(rows_of(entries, notes)), "one", live, {}, [])
+        assert found.first is not None
+        assert (found.first.run, found.first.number, found.first.problem) == (RUN, there + 1, "it was removed")
 
 
 # Whatever the rows hold
@@ -813,7 +890,7 @@ KEYS = st.one_of(
 EDITS = st.dictionaries(
     st.sampled_from([*Entry.model_fields, "more"]), JSON | st.sampled_from(["\ud800", GENESIS]), max_size=4
 )
-REAL = [*run_entries(4), *app_entries(2), purged(run_entries(4), app_entries(2)[-1]), erased_note()]
+REAL = [*run_entries(4), *app_entries(2), purged(run_entries(4), app_entries(2)[-1]), erased_note(*run_entries(4))]
 BODIES = st.one_of(
     TEXT,
     JSON.map(json.dumps),
@@ -889,7 +966,7 @@ def histories(draw: st.DrawFn) -> tuple[dict[str, str], TrailHead | None, dict[i
         whole: dict[str, Any] = {"instance_id": "one", "series": "app", "at": AT, "salt": SALT}
         notes.append(chained(notes[-1] if notes else None, **whole | said))
 
-    erased_runs: set[str] = set()
+    erased_rows: set[str] = set()
     runs = draw(st.lists(st.sampled_from([EARLIER_RUN, RUN, OTHER_RUN]), unique=True, max_size=3))
     for place, run in enumerate(sorted(runs), 1):
         entries: list[Entry] = []
@@ -903,8 +980,9 @@ def histories(draw: st.DrawFn) -> tuple[dict[str, str], TrailHead | None, dict[i
         for _ in range(draw(st.integers(0, 2))):
             note(action="late", run=run, comment=draw(COMMENTS), payload=draw(st.none() | st.integers()))
         if draw(st.booleans()):
-            erased_runs.add(run)
-            note(action="erased", run=run, actor="Dora")
+            named = [trail.key_of(entry) for entry in (*entries, *notes) if entry.comment and draw(st.booleans())]
+            erased_rows.update(named)
+            note(action="erased", run=run, actor="Dora", erasure=named)
         there = len(entries)
         if place == len(runs) and draw(st.booleans()):
             stored = draw(st.integers(0, len(entries)))
@@ -918,9 +996,9 @@ def histories(draw: st.DrawFn) -> tuple[dict[str, str], TrailHead | None, dict[i
         else:
             anchored = False
         for entry in entries[:there]:
-            put(entry, erased=run in erased_runs and draw(st.booleans()))
+            put(entry, erased=trail.key_of(entry) in erased_rows and draw(st.booleans()))
     for entry in notes:
-        put(entry, erased=entry.run in erased_runs and draw(st.booleans()))
+        put(entry, erased=trail.key_of(entry) in erased_rows and draw(st.booleans()))
     return rows, live, known, keys, anchored
 
 

@@ -15,6 +15,7 @@ from contracts.audit import GENESIS, Entry, TrailHead, chained, digest_of
 RUN = "20260131T235959123456Z"
 AT = datetime(2026, 1, 31, 23, 59, 59, 123456, tzinfo=UTC)
 SALT = "0123456789abcdef0123456789abcdef"
+ERASED = (f"run|{RUN}|0000000001", "app|0000000002")
 
 # Stored trails must verify for ever. What fails here would accuse every trail that there is: never make these anew.
 GOLDEN_FIRST: dict[str, Any] = {
@@ -68,7 +69,20 @@ GOLDEN_OF_THE_APP: dict[str, Any] = {
     "previous": "0000000000000000000000000000000000000000000000000000000000000000",
     "hash": "1be56c548fc84261c06b42f6a40a887800a1433a88f9f4c0dde0bcca98f1c794",
 }
-GOLDENS = [GOLDEN_FIRST, GOLDEN_SECOND, GOLDEN_OF_THE_APP]
+GOLDEN_ERASURE: dict[str, Any] = {
+    "instance_id": "order-1",
+    "series": "app",
+    "run": "20260131T235959123456Z",
+    "number": 2,
+    "at": "2027-01-02T00:00:00.000Z",
+    "action": "erased",
+    "actor": "Dora",
+    "channel": "api",
+    "erasure": ["run|20260131T235959123456Z|0000000002", "app|0000000001"],
+    "previous": "1be56c548fc84261c06b42f6a40a887800a1433a88f9f4c0dde0bcca98f1c794",
+    "hash": "c3b64f06da1a4d86638071efd5e56f24941af9a644253051d55b568e25b74abf",
+}
+GOLDENS = [GOLDEN_FIRST, GOLDEN_SECOND, GOLDEN_OF_THE_APP, GOLDEN_ERASURE]
 
 OTHERS: dict[str, Any] = {
     "instance_id": "order-2",
@@ -89,6 +103,7 @@ OTHERS: dict[str, Any] = {
     "previous": "1" * 64,
     "comment": "No!",
     "salt": "1" * 32,
+    "erasure": ("app|0000000001",),
 }
 """Another value for each field but the hash itself."""
 
@@ -111,6 +126,7 @@ def entry(previous: Entry | TrailHead | None = None, **said: Any) -> Entry:
         "after": "approved",
         "detail": "because",
         "anchor": TrailHead(run=RUN, entries=2, stored=1, head="a" * 64),
+        "erasure": ERASED,
     }
     return chained(previous, **whole | said)
 
@@ -128,7 +144,7 @@ def independent_hash(plain: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
-@pytest.mark.parametrize("golden", GOLDENS, ids=["first", "second", "app"])
+@pytest.mark.parametrize("golden", GOLDENS, ids=["first", "second", "app", "erasure"])
 def test_a_trail_of_long_ago_still_verifies(golden: dict[str, Any]) -> None:
     assert Entry.model_validate(golden).is_sound
     assert independent_hash(golden) == golden["hash"]
@@ -171,9 +187,18 @@ def test_what_is_written_today_is_what_was_written_long_ago() -> None:
         anchor=TrailHead(run=RUN, entries=2, stored=2, head=second.hash),
         **run | {"series": "app"},
     )
-    written = [{name: value for name, value in each.plain().items() if value is not None} for each in (first, second)]
-    assert written == GOLDENS[:2]
-    assert {name: value for name, value in purged.plain().items() if value is not None} == GOLDEN_OF_THE_APP
+    erased = chained(
+        purged,
+        salt=SALT,
+        at=datetime(2027, 1, 2, tzinfo=UTC),
+        action="erased",
+        actor="Dora",
+        channel="api",
+        erasure=("run|20260131T235959123456Z|0000000002", "app|0000000001"),
+        **run | {"series": "app"},
+    )
+    written = [each.plain() for each in (first, second, purged, erased)]
+    assert [{name: value for name, value in each.items() if value is not None} for each in written] == GOLDENS
 
 
 def test_the_digest_is_that_of_the_canonical_json_after_the_salt() -> None:
@@ -204,7 +229,7 @@ def test_a_field_that_is_taken_out_shows(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in OTHERS if not Entry.model_fields[name].is_required()])
 def test_a_field_that_is_put_in_shows(name: str) -> None:
     nothing = dict.fromkeys(("comment", "payload", "actor", "on_behalf_of", "channel", "before", "after", "detail"))
-    bare = entry(**nothing, anchor=None)
+    bare = entry(**nothing, anchor=None, erasure=None)
     assert bare.is_sound
     assert bare.salt is None
     assert not bare.model_copy(update={name: OTHERS[name]}).is_sound
@@ -217,6 +242,14 @@ def test_a_change_within_the_anchor_shows(field: str) -> None:
     other: dict[str, Any] = {"run": OTHERS["run"], "entries": 9, "stored": 9, "head": "9" * 64}
     anchor = written.anchor.model_copy(update={field: other[field]})
     assert not written.model_copy(update={"anchor": anchor}).is_sound
+
+
+@pytest.mark.parametrize("rows", [(), ERASED[:1], ERASED[::-1], (*ERASED, "app|0000000003"), ("x", ERASED[1])])
+def test_a_change_of_the_rows_that_an_erasure_names_shows(rows: tuple[str, ...]) -> None:
+    written = entry()
+    assert written.erasure == ERASED
+    assert as_stored(written).is_sound
+    assert not written.model_copy(update={"erasure": rows}).is_sound
 
 
 def test_the_salt_of_a_payload_cannot_be_changed_where_there_is_no_comment() -> None:
@@ -347,7 +380,7 @@ def test_a_comment_cannot_be_put_back_or_its_salt_kept() -> None:
 
 @pytest.mark.parametrize("name", [*Entry.model_fields, "new"])
 def test_an_entry_is_read_as_strictly_as_it_was_written(name: str) -> None:
-    wrongs: list[Any] = [[], {"x": 1}, *([1.5, True] if name != "at" else [])]
+    wrongs: list[Any] = [[] if name != "erasure" else [1], {"x": 1}, *([1.5, True] if name != "at" else [])]
     for wrong in wrongs:
         with pytest.raises(ValidationError) as caught:
             Entry.model_validate(entry().plain() | {name: wrong})
