@@ -5,6 +5,7 @@ Both implementations know nothing of waits and trails. What stands in which part
 """
 
 import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -93,6 +94,19 @@ def key_part(text: str) -> str:
         digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:32]
         encoded = f"{encoded[: MAX_KEY - 33]}~{digest}"
     return encoded
+
+
+def key_after(key: str) -> str | None:
+    """Return the least key of a writer's that is greater, or None.
+
+    A key that is not ASCII is no writer's. In SQLite it may be no UTF-8 either, and is not what it is read as: reading
+    on from there could give it again and again, or leave others out. All keys of writers that begin as it does come
+    before it.
+    """
+    sound, *other = re.split(r"[^\x00-\x7e]", key, maxsplit=1)
+    if not other:
+        return key + " "
+    return sound[:-1] + chr(ord(sound[-1]) + 1) if sound else None
 
 
 @lru_cache(maxsize=1)

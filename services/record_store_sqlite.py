@@ -112,7 +112,8 @@ class SqliteRecordStore:
 
 def _check_schema(connection: sqlite3.Connection) -> None:
     """Refuse a file in which a write may do something else than it says, as a trigger can make it do."""
-    if connection.execute("SELECT sql FROM sqlite_master").fetchall() != [(f"CREATE TABLE {_TABLE}",)]:
+    found = connection.execute("SELECT sql FROM sqlite_master WHERE name NOT GLOB 'sqlite_stat[1-4]'").fetchall()
+    if found != [(f"CREATE TABLE {_TABLE}",)]:
         raise sqlite3.DatabaseError("it has other tables, indexes or triggers than the app makes")
 
 

@@ -45,9 +45,9 @@ def _is(change: Change, taken: RowTaken) -> bool:
 
 
 def _without_insert(store: RecordStore, group: list[Change]) -> list[Change]:
-    """What is left to do of a group whose first row is there: the indexes of a wait, as long as it is open."""
+    """What is left to do of a group whose first row is there: the indexes of a wait, which a closed one is not in."""
     first, *rest = group
-    if not rest:
-        return []
-    row = store.get(first.partition, first.key)
-    return [] if row is None or waits.is_closed(row) else rest
+    row = store.get(first.partition, first.key) if rest else None
+    if row is not None and not waits.is_closed(row):
+        return rest
+    return [Change("delete", each.partition, each.key) for each in rest]

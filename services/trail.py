@@ -22,7 +22,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from contracts.audit import Action, Channel, Entry, TrailHead, chained, digest_of
-from services.record_store import Change, RecordStore, RecordStoreError, Row, RowTaken, key_part
+from services.record_store import Change, RecordStore, RecordStoreError, Row, RowTaken, key_after, key_part
 
 PAGE = 1000
 END = "}"
@@ -81,9 +81,10 @@ def read(store: RecordStore, instance_id: str) -> Trail:
             chain.append(_kept(row))
         if len(rows) < PAGE:
             break
-        before, start = start, rows[-1].key + " "
-        if start <= before:  # a key that no writer makes: nothing that can be told apart comes after it
+        following = key_after(rows[-1].key)
+        if following is None:
             break
+        start = following
     return trail
 
 

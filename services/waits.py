@@ -27,7 +27,7 @@ from typing import Any
 from contracts.audit import digest_of
 from contracts.base import as_utc_text
 from contracts.records import Wait
-from services.record_store import Change, RecordStore, Row, key_part
+from services.record_store import Change, RecordStore, Row, key_after, key_part
 
 NEVER = "9999-12-31T23:59:59.999Z"
 SINCE, DUE = "since", "due"
@@ -108,9 +108,7 @@ def window(store: RecordStore, start: str | None, limit: int) -> tuple[list[Wait
     """Return open waits of all workflows from ``start`` on, and where the next window starts, or None at the end."""
     rows = store.range(f"open|{SINCE}", start or "", END, limit)
     found = [wait for row in rows if (wait := _wait(row, SINCE)) is not None]
-    following = rows[-1].key + " " if len(rows) == limit else None
-    # A key that no writer makes may not lead on; nothing that can be told apart comes after it.
-    return found, following if following is not None and following > (start or "") else None
+    return found, key_after(rows[-1].key) if len(rows) == limit else None
 
 
 def page(
@@ -138,7 +136,7 @@ def _wait(row: Row, order: str) -> Wait | None:
     """The wait in a row of an index; None, and an error in the log, for a row that no writer makes."""
     try:
         wait = Wait.model_validate_json(row.body)
-        if row.key == _index_key(wait, order):
+        if row.key == _index_key(wait, order) and _indexes(wait):  # all its times can be told
             return wait
     except (ValueError, OverflowError, TypeError):
         pass
@@ -165,10 +163,10 @@ def _rows(store: RecordStore, partition: str, start: str, end: str, first: int) 
         yield from rows
         if len(rows) < limit:
             return
-        before, start = start, rows[-1].key + " "  # the least key that is greater
-        if start <= before:  # a key that no writer makes: nothing that can be told apart comes after it
+        following = key_after(rows[-1].key)
+        if following is None:
             return
-        limit = READ_ON
+        start, limit = following, READ_ON
 
 
 def _range(query: WaitQuery, now: datetime) -> tuple[str, str, str]:

@@ -202,6 +202,31 @@ def test_killed_at_each_write_of_its_life(tmp_path: Path, hosting: Hosting, when
         assert decide(client, "ord").status_code == 200
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_killed_as_an_event_is_set_aside_it_is_on_record_once_while_the_run_waits(
+    tmp_path: Path, hosting: Hosting, when: str
+) -> None:
+    with hosting() as (_, client):
+        start(client, "req")
+        waiting(client, "req")
+        [wait] = [row for row in rows(tmp_path) if row[0] == "wait:req"]
+
+    def odd(client: httpx.Client) -> None:
+        client.post(f"{MANAGEMENT}/req/raiseEvent/decision", json={"odd": True}).raise_for_status()
+
+    run_until_killed(tmp_path, hosting, when, '"action": "set_aside"', odd)
+    with hosting(DECISION_WAIT_SECONDS="20") as (_, client):
+        until(lambda: shown(client, "req")["custom_status"]["trail"]["stored"] == 4)
+        assert [entry["action"] for entry in entries(client, "req")] == ["started", "asked", "mailed", "set_aside"]
+        assert verified(client, "req")["verdict"] == "intact"
+        assert open_waits(client) == ["req"]
+        assert wait in rows(tmp_path)
+        assert decide(client, "req").status_code == 200
+        assert [entry["action"] for entry in entries(client, "req")][3:] == ["set_aside", "decided", "ended"]
+        assert verified(client, "req")["verdict"] == "intact"
+        assert open_waits(client) == []
+
+
 def test_killed_at_each_write_of_its_purge(tmp_path: Path, hosting: Hosting) -> None:
     with hosting(crashing=True) as (_, client):
         start(client, "req")

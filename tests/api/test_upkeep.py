@@ -1,5 +1,6 @@
 """The timers that keep the records true and purge what has ended, on the app with a clock that the test moves."""
 
+import asyncio
 import json
 import logging
 import re
@@ -8,7 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ import grpc
 import httpx
 import pytest
 from azure.durable_functions import DurableFunctionsClient
-from durabletask.internal.orchestrator_service_pb2 import CreateInstanceRequest
+from durabletask.client import OrchestrationQuery
+from durabletask.internal.orchestrator_service_pb2 import CreateInstanceRequest, TerminateRequest
 
 import services.records
 from activities import approval as approval_activities
@@ -34,8 +36,8 @@ from services.verification import Verified
 from settings import get_settings
 from tests.polling import until
 from triggers import purge, reconcile, windows
-from triggers.instances import ENDED
-from triggers.verifying import verified
+from triggers.instances import ENDED, page_of
+from triggers.verifying import verified, whole
 
 ROOT = Path(__file__).parents[2]
 PEOPLE = ["boss@example.com", "deputy@example.com"]
@@ -462,6 +464,34 @@ def test_a_wait_that_is_marked_closed_is_opened_again(house: House) -> None:
     assert house.open_waits() == []
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DELETE FROM record",
+        "UPDATE record SET body = replace(body, 'Vacation', 'A yacht')",
+        "UPDATE record SET body = '{}'",
+        "UPDATE record SET key = key || 'x'",
+    ],
+)
+def test_each_row_of_a_list_that_is_lost_or_changed_comes_back_once(house: House, damage: str) -> None:
+    """A wait that is not on the list of one person is missed by them, however well it stands in the others."""
+    house.wait("kept")
+    house.wait("lost")
+    before = house.rows()
+    lists = [row for row in before if "|lost|" in row[1]]
+    assert len(lists) == 8
+    for partition, key, _ in lists:
+        house.sql(f"{damage} WHERE partition = ? AND key = ?", partition, key)
+        assert house.rows() != before
+        counts = house.reconcile()
+        assert (counts["opened"], counts["unchanged"]) == (1, 3 - (partition == "open|since" and "yacht" not in damage))
+        assert house.told[-1][0] == logging.WARNING
+        house.sql("DELETE FROM record WHERE key LIKE '%x'")
+        assert [row for row in house.rows() if row[0] != "cursor"] == [row for row in before if row[0] != "cursor"]
+        assert house.reconcile() == {"unchanged": 4}
+        assert house.told[-1][0] == logging.INFO
+
+
 def test_a_wait_that_its_run_closes_while_it_is_opened_again_stays_closed(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -501,7 +531,7 @@ def test_a_wait_of_a_run_whose_history_cannot_be_read_is_not_made_up(
     house.lose("lost")
 
     async def unavailable(*_: Any, **__: Any) -> Any:
-        raise grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata(), "away")
+        raise _unavailable()
 
     with monkeypatch.context() as patch:
         patch.setattr(DurableFunctionsClient, "get_orchestration_history", unavailable)
@@ -564,8 +594,11 @@ def test_a_wait_is_on_record_and_stays_while_the_mail_is_on_its_way(
     assert house.open_waits() == ["asking"]
 
 
-def test_set_aside_events_that_are_not_stored_yet_do_not_hide_a_lost_wait(house: House) -> None:
+def test_set_aside_events_that_are_not_stored_yet_do_not_hide_a_lost_wait(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
     house.wait("lost")
+    monkeypatch.setattr(records_activity, "put_on_record", _no_more)
     for _ in range(2):
         house.control.event("lost", "decision", {"malformed": True})
     assert house.control.status("lost")["trail"]["entries"] > house.control.status("lost")["trail"]["stored"]
@@ -714,6 +747,108 @@ def test_all_are_seen_in_the_end_while_others_open_and_close(house: House) -> No
         assert set(house.reconcile()) == {"unchanged"}
 
 
+@pytest.mark.usefixtures("small_windows")
+@pytest.mark.parametrize("beginning", [b"\xff", b"1\xff", b"2\x80", b"2026-01-01T00:00:01.5\xff", b"2\xff"])
+def test_rows_whose_keys_are_no_text_do_not_keep_it_from_going_on(house: House, beginning: bytes) -> None:
+    names = start_many(house, 5)
+    for number in range(20):
+        key = beginning + b"%d" % number
+        house.sql("INSERT INTO record VALUES ('open|since', CAST(? AS TEXT), '{}')", key)
+    assert house.open_waits() == names
+    for name in names[1:]:
+        house.control.client.terminate_orchestration(name)
+    house.control.settle()
+    assert sum(house.reconcile().get("closed", 0) for _ in range(3)) == 4
+    assert house.open_waits() == names[:1]
+    house.lose(names[0])
+    assert sum(house.reconcile().get("opened", 0) for _ in range(2)) == 1
+
+
+def _looked_at(house: House, of: str, stop_after: int | None = None) -> list[str]:
+    """Look through all waits or all instances, and give what was seen; be cancelled at the one after so many."""
+    seen: list[str] = []
+
+    async def look(_client: DurableFunctionsClient, _store: RecordStore, item: Any) -> str:
+        if len(seen) == stop_after:
+            raise asyncio.CancelledError
+        seen.append(item.instance_id)
+        return "seen"
+
+    async def through(client: DurableFunctionsClient) -> None:
+        with suppress(asyncio.CancelledError):
+            if of == "waits":
+                await windows.look_through_waits(client, house.store, look)
+            else:
+                await windows.look_through_instances(client, house.store, "test", OrchestrationQuery(), look)
+
+    house.call(through)
+    return seen
+
+
+def _unavailable(code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE) -> grpc.aio.AioRpcError:
+    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), "away")
+
+
+@pytest.mark.parametrize("of", ["waits", "instances"])
+def test_a_run_that_is_cut_off_is_gone_on_with_from_its_last_whole_window(
+    house: House, monkeypatch: pytest.MonkeyPatch, of: str
+) -> None:
+    """A host that is stopped in the midst of each run would never come to the later ones otherwise."""
+    monkeypatch.setattr(windows, "WINDOW", 3)
+    names = start_many(house, 10)
+    assert _looked_at(house, of, stop_after=7) == names[:7]
+    assert _looked_at(house, of) == names[6:]
+    assert _looked_at(house, of) == names
+
+
+@pytest.mark.parametrize("of", ["waits", "instances"])
+def test_a_run_whose_third_window_cannot_be_had_is_gone_on_with_from_there(
+    house: House, monkeypatch: pytest.MonkeyPatch, of: str
+) -> None:
+    monkeypatch.setattr(windows, "WINDOW", 3)
+    names = start_many(house, 10)
+    calls: list[Any] = []
+    window = waits.window
+
+    async def third_page(*given: Any) -> Any:
+        calls.append(given)
+        if len(calls) == 3:
+            raise _unavailable(grpc.StatusCode.INVALID_ARGUMENT)  # the cursor was good before, it is not its fault
+        return await page_of(*given)
+
+    def third_window(*given: Any) -> Any:
+        calls.append(given)
+        if len(calls) == 3:
+            raise RecordStoreError("away")
+        return window(*given)
+
+    monkeypatch.setattr(windows, "page_of", third_page)
+    monkeypatch.setattr(waits, "window", third_window)
+    with pytest.raises((grpc.RpcError, RecordStoreError)):
+        _looked_at(house, of)
+    assert _looked_at(house, of) == names[6:]
+
+
+@pytest.mark.usefixtures("small_windows")
+@pytest.mark.parametrize(
+    ("code", "kept"), [("UNAVAILABLE", True), ("INVALID_ARGUMENT", False), ("UNKNOWN", False), ("INTERNAL", False)]
+)
+def test_a_cursor_is_kept_while_the_hub_is_away_and_forgotten_when_it_is_refused(
+    house: House, monkeypatch: pytest.MonkeyPatch, code: str, kept: bool
+) -> None:
+    names = start_many(house, 8)
+    assert _looked_at(house, "instances") == names[:6]
+
+    async def refused(*_: Any) -> Any:
+        raise _unavailable(grpc.StatusCode[code])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(windows, "page_of", refused)
+        with pytest.raises(grpc.RpcError):
+            _looked_at(house, "instances")
+    assert _looked_at(house, "instances") == (names[6:] if kept else names[:6])
+
+
 @pytest.mark.parametrize("cursor", ["garbage", "WzEsIDJd", "{}"])
 def test_a_cursor_of_another_task_hub_is_forgotten(house: House, cursor: str) -> None:
     house.wait("lost")
@@ -728,17 +863,22 @@ def test_a_cursor_of_another_task_hub_is_forgotten(house: House, cursor: str) ->
 # What fails
 
 
-def test_a_write_that_fails_stops_no_other(house: House) -> None:
+def test_a_write_that_fails_stops_no_other(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a", "b", "c"):
         house.wait(name)
         house.manage("terminate", name)
-    house.sql(
-        "CREATE TRIGGER fails BEFORE DELETE ON record WHEN old.key LIKE '%|b|%'"
-        " BEGIN SELECT RAISE(ABORT, 'this row cannot be written'); END"
-    )
-    assert house.reconcile() == {"closed": 2, "failed": 1}
+    write = record_store_sqlite.SqliteRecordStore.write
+
+    def refusing(store: Any, changes: Any) -> None:
+        changes = list(changes)
+        if any(change.do == "delete" and "|b|" in change.key for change in changes):
+            raise RecordStoreError("this row cannot be written")
+        write(store, changes)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(record_store_sqlite.SqliteRecordStore, "write", refusing)
+        assert house.reconcile() == {"closed": 2, "failed": 1}
     assert house.open_waits() == ["b"]
-    house.sql("DROP TRIGGER fails")
     assert house.reconcile() == {"closed": 1}
     assert house.open_waits() == []
 
@@ -755,13 +895,14 @@ def test_a_row_of_an_instance_that_cannot_be_read_is_written_anew_and_stops_no_o
 
 
 @pytest.mark.parametrize("body", ["{", "null", '{"number": 0}'])
-def test_a_row_of_the_list_that_cannot_be_read_stops_no_other(house: House, body: str) -> None:
+def test_a_row_of_the_list_that_cannot_be_read_is_written_anew_and_stops_no_other(house: House, body: str) -> None:
     names = start_many(house, 3)
     house.sql("UPDATE record SET body = ? WHERE partition = 'open|since' AND key LIKE '%|w01|%'", body)
     house.manage("terminate", names[2])
     assert house.open_waits() == ["w00", "w02"]
-    assert house.reconcile()["closed"] == 1
-    assert house.open_waits() == ["w00"]
+    assert house.reconcile() == {"closed": 1, "opened": 1, "unchanged": 2}
+    assert house.open_waits() == ["w00", "w01"]
+    assert house.reconcile() == {"unchanged": 4}
 
 
 def test_a_status_that_cannot_be_read_stops_no_other(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1015,9 +1156,9 @@ def test_an_id_that_is_used_again_while_it_is_purged_keeps_its_new_run(
             await client.wait_for_orchestration_completion(instance, timeout=20)
         else:
             await client.schedule_new_orchestration("approval", input=REQUEST, instance_id=instance)
-        return await verified(client, store, instance)
+        return await whole(client, store, instance)
 
-    monkeypatch.setattr(purge, "verified", replaced)
+    monkeypatch.setattr(purge, "whole", replaced)
     assert house.purge() == {"kept": 1}
     assert house.control.status("again")["phase"] == ("auto_approved" if ends else "waiting_for_approval")
     assert house.open_waits() == ([] if ends else ["again"])
@@ -1177,3 +1318,99 @@ def test_the_end_of_a_run_that_could_not_say_so_itself_is_noted_once(house: Hous
     house.reconcile()
     for instance, ends in (("terminated", ["terminated"]), ("gone", ["gone"]), ("decided", ["approved"])):
         assert [entry.after for entry in house.entries(instance) if entry.action == "ended"] == ends
+
+
+def test_the_note_of_an_end_has_the_time_of_the_end_and_not_of_the_look_at_it(house: House) -> None:
+    house.wait("terminated")
+    house.wait("gone")
+    house.advance(minutes=7)
+    ended = house.control.now
+    house.manage("terminate", "terminated")
+    house.manage("terminate", "gone")
+    house.manage("", "gone", "DELETE")
+    house.advance(hours=5)
+    assert house.reconcile() == {"closed": 2}
+    [terminated, gone] = [house.entries(name)[-1] for name in ("terminated", "gone")]
+    assert (terminated.after, terminated.at) == ("terminated", ended)
+    assert (gone.after, gone.at) == ("gone", house.control.now)  # nobody can say when it went
+
+
+@pytest.mark.parametrize("how", ["terminated", "failed", "gone", "replaced"])
+@pytest.mark.parametrize("killed_at", ["before the note", "before the close"])
+def test_killed_between_the_note_of_an_end_and_the_close_the_next_run_completes_it(
+    house: House, monkeypatch: pytest.MonkeyPatch, how: str, killed_at: str
+) -> None:
+    """Closed first, nobody would look for the run again, and its end would never be noted."""
+    house.wait("over")
+    if how == "failed":
+        with monkeypatch.context() as patch:
+            patch.setattr("orchestrators.approval.path_to", lambda *_: "no path")
+            house.control.event("over", "decision", DECISION)
+            assert house.control.state("over").runtime_status.name == "FAILED"
+    else:
+        house.manage("terminate", "over")
+    if how in ("gone", "replaced"):
+        house.manage("", "over", "DELETE")
+    if how == "replaced":
+        house.advance(seconds=1)
+        house.wait("over")
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            module, name = (trail, "append") if killed_at == "before the note" else (waits, "closed")
+            patch.setattr(module, name, _no_more)
+            assert house.reconcile()["failed"] == 1
+        notes = [entry for entry in house.entries("over") if entry.series == "app"]
+        assert len(notes) == (0 if killed_at == "before the note" else 1)
+        assert len(house.open_waits()) == (2 if how == "replaced" else 1)
+        house.advance(hours=1)
+    assert house.reconcile()["closed"] == 1
+    house.reconcile()
+    notes = [entry for entry in house.entries("over") if entry.series == "app"]
+    assert [(entry.action, entry.after) for entry in notes] == [("ended", "gone" if how == "replaced" else how)]
+    assert house.open_waits() == (["over"] if how == "replaced" else [])
+
+
+FORGED = {"run": "20000101T000000000000Z", "entries": 0, "stored": 0, "head": "0" * 64}
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "",
+        "not wanted any more",
+        "{",
+        "null",
+        "[]",
+        '"text"',
+        '{"trail": null}',
+        '{"trail": 1}',
+        '{"trail": {"run": "x"}}',
+        json.dumps({"trail": FORGED}),
+        json.dumps({"status": "Approved", "trail": FORGED | {"entries": 99, "stored": 99}}),
+    ],
+)
+def test_a_run_that_was_terminated_for_a_reason_is_reconciled_and_purged_like_any_other(
+    house: House, retention: Callable[..., None], reason: str
+) -> None:
+    """A reason is any text that somebody gave; it stands where the output of a run does."""
+    retention(0)
+    house.wait("other")
+    house.wait("over")
+    run = house.control.status("over")["trail"]["run"]
+    request = TerminateRequest(instanceId="over")
+    request.output.value = reason
+    house.control.client._stub.TerminateInstance(request)  # the client makes JSON of it
+    house.control.settle()
+    assert house.verify("over").verdict == "intact"
+    with httpx.Client(base_url=house.control.url, trust_env=False) as client:
+        answer = client.get("/api/requests/over")
+        assert (answer.status_code, answer.json()["status"]) == (200, "Terminated")
+    assert house.reconcile() == {"closed": 1, "unchanged": 2}
+    assert house.open_waits() == ["other"]
+    assert house.verify("over").verdict == "intact"
+    house.advance(seconds=1)
+    assert house.purge() == {"purged": 1}
+    notes = [(entry.action, entry.after, entry.run) for entry in house.entries("over") if entry.series == "app"]
+    assert notes == [("ended", "terminated", run), ("purged", None, run)]
+    assert gone(house, "over")
+    assert house.verify("over").verdict == "intact"

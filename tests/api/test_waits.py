@@ -1,8 +1,12 @@
 """The list of open waits over HTTP, as a client sees it."""
 
 import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from itertools import product
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
@@ -10,11 +14,14 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from services import waits
+from local_host.testing import AppControl, running_app
+from services import clock, waits
+from services.record_store import Change
 from services.record_store_sqlite import SqliteRecordStore
 from tests.hosting import HostProcess, host_process
 from tests.polling import until
 
+ROOT = Path(__file__).parents[2]
 BOSS = "The.Boss@Example.org"
 MANAGEMENT = "/runtime/webhooks/durabletask"
 ORDER = {"order_id": "order123", "cost": 500, "product": "Widget", "quantity": 2}
@@ -276,13 +283,37 @@ def test_filters_go_together(client: httpx.Client, person: str) -> None:
     assert ids(client, person=person, kind="purchase_order", overdue="true") == []
 
 
-def test_overdue_is_what_waits_on_after_its_deadline(client: httpx.Client, person: str) -> None:
+@pytest.fixture
+def moved(data_folder: Path) -> Iterator[AppControl]:
+    """The app in this process, with a clock that the test moves."""
+    with running_app(ROOT, data_folder) as control:
+        clock.set_clock(lambda: control.now)
+        try:
+            yield control
+        finally:
+            clock.set_clock(clock.system_clock)
+
+
+@pytest.fixture
+def client_of_moved(moved: AppControl) -> Iterator[httpx.Client]:
+    """A client of the app whose clock the test moves."""
+    with httpx.Client(base_url=moved.url, trust_env=False, timeout=20) as client:
+        yield client
+
+
+def test_overdue_is_what_waits_on_after_its_deadline(
+    moved: AppControl, client_of_moved: httpx.Client, person: str
+) -> None:
     """A suspended run does not see that its time is up."""
-    wait = asks(client, person, timeout_hours=3 / 3600)
-    later = asks(client, person)
+    client = client_of_moved
+    wait = asks(client, person, timeout_hours=2)
+    later = asks(client, person, timeout_hours=3)
     instance = f"{MANAGEMENT}/instances/{wait['instance_id']}"
     assert client.post(f"{instance}/suspend").status_code == 202
-    until(lambda: ids(client, person=person, overdue="true") == [wait["instance_id"]])
+    moved.advance(timedelta(hours=2, milliseconds=-1))
+    assert ids(client, person=person, overdue="true") == []
+    moved.advance(timedelta(milliseconds=1))
+    assert ids(client, person=person, overdue="true") == [wait["instance_id"]]
     assert ids(client, person=person, overdue="false") == [later["instance_id"]]
     assert {one["instance_id"]: one["overdue"] for one in listed(client, person=person)} == {
         wait["instance_id"]: True,
@@ -483,3 +514,55 @@ def test_no_cache_keeps_the_list(client: httpx.Client) -> None:
     for address in ("/api/waits", "/api/waits?person=x@example.org"):
         response = client.get(address)
         assert (response.status_code, response.headers["cache-control"]) == (200, "no-store")
+
+
+# Rows that somebody else wrote
+
+
+ODD = {
+    "no JSON": "{",
+    "nothing": "",
+    "deep": "[" * 20_000,
+    "no zone": {"deadline": "2026-01-01T00:00:00"},
+    "a time before all time": {"deadline": "0001-01-01T00:00:00+23:59"},
+    "a time after all time": {"deadline": "9999-12-31T23:59:59-23:59"},
+    "a beginning before all time": {"since": "0001-01-01T00:00:00+23:59"},
+    "a beginning without a zone": {"since": "2026-01-01T00:00:00"},
+    "another instance": {"instance_id": "somebody-elses"},
+    "another wait": {"number": 7},
+    "a path elsewhere": {"path": "https://example.org/\n"},
+    "a field too many": {"admin": True},
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_a_row_that_no_writer_makes_is_hidden_and_the_others_are_shown(
+    client: httpx.Client, host: HostProcess, store: SqliteRecordStore, person: str, odd: str
+) -> None:
+    secret = f"Secret of {person}"
+    first, broken, last = asks(client, person), asks(client, person, item=secret), asks(client, person)
+    sound = [first["instance_id"], last["instance_id"]]
+    for order in ("since", "due"):
+        partition = f"person:{person}|{order}"
+        [row] = [row for row in store.range(partition, "", waits.END, 9) if broken["instance_id"] in row.key]
+        changes = ODD[odd]
+        body = changes if isinstance(changes, str) else json.dumps(json.loads(row.body) | changes)
+        store.write([Change("put", partition, row.key, body)])
+        # And the right body where no writer puts it.
+        store.write([Change("put", partition, f"{row.key}9", row.body), Change("put", partition, "2", row.body)])
+    for parameters in ({}, {"overdue": "false"}, {"limit": "1"}, {"overdue": "false", "limit": "2"}):
+        assert ids(client, person=person, **parameters) == sound
+    assert broken["instance_id"] in host.log.read_text()
+    assert secret not in host.log.read_text()
+
+
+def test_keys_that_are_no_text_hide_no_others(client: httpx.Client, host: HostProcess, person: str) -> None:
+    runs = [asks(client, person)["instance_id"] for _ in range(3)]
+    with closing(sqlite3.connect(host.data / "records.db")) as file, file:
+        for order, beginning, number in product(("since", "due"), (b"\xff", b"1\xff", b"2\x80", b"2\xff"), range(20)):
+            row = (f"person:{person}|{order}", beginning + b"%d" % number)
+            file.execute("INSERT INTO record VALUES (?, CAST(? AS TEXT), '{}')", row)
+    for limit in (1, 2, 10, 100):
+        assert ids(client, person=person, limit=limit) == runs
+        assert ids(client, person=person, limit=limit, overdue="false") == runs
+        assert ids(client, person=person, limit=limit, overdue="true") == []

@@ -247,6 +247,9 @@ def test_of_a_flood_of_malformed_events_a_few_are_noted_and_the_run_goes_on(engi
         engine.raw_event(instance, "decision", "{" if number % 2 else json.dumps({"number": number}))
     status = engine.phase(instance, WAITING)
     assert len(status["warnings"]) == 5
+    assert [entry.action for entry in entries(instance)] == ["started", "asked", "mailed", *["set_aside"] * 20]
+    assert (status["trail"]["entries"], status["trail"]["stored"]) == (23, 23)
+    assert engine.kinds(instance).count("taskScheduled") == 2 + 1 + 20  # the flood goes on, and nothing is written
     assert waits_of(instance)[0][1]
     engine.event(instance, "decision", DECISION)
     assert engine.output(instance)["status"] == "Approved"
@@ -260,6 +263,78 @@ def test_of_a_flood_of_malformed_events_a_few_are_noted_and_the_run_goes_on(engi
     assert "was set aside" in (aside[0].detail or "")
     assert found[23].before == WAITING
     assert verdict(engine, instance) == "intact"
+
+
+@pytest.mark.parametrize("workflow", ["approval", "purchase_order"])
+def test_a_malformed_event_is_on_record_at_once_while_the_run_waits_on(engine: Engine, workflow: str) -> None:
+    """Whoever tries out what a run takes is seen before it ends, and although it may never end by itself."""
+    is_approval = workflow == "approval"
+    event = "decision" if is_approval else "approval_event"
+    instance = engine.start(workflow, REQUEST if is_approval else order())
+    engine.phase(instance, WAITING)
+    for count in (1, 2, 3):
+        engine.event(instance, event, {"odd": count})
+        status = engine.phase(instance, WAITING)
+        found = entries(instance)
+        assert [entry.action for entry in found] == ["started", "asked", "mailed", *["set_aside"] * count]
+        assert (found[-1].before, found[-1].after, found[-1].channel) == (WAITING, WAITING, "event")
+        assert status["trail"]["head"] == found[-1].hash
+        assert (status["trail"]["entries"], status["trail"]["stored"]) == (3 + count, 3 + count)
+        assert (status["waiting_for"], status["wait"], len(status["warnings"])) == (event, 1, count)
+        assert verdict(engine, instance) == "intact"
+    engine.advance(hours=1)
+    assert engine.output(instance)["trail"]["entries"] == len(entries(instance))
+    assert verdict(engine, instance) == "intact"
+
+
+def test_an_event_that_comes_while_another_is_put_on_record_is_taken_afterwards(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(store: RecordStore, batch: RecordBatch) -> list[int]:
+        raise RecordStoreError("away")
+
+    instance = engine.start("approval", REQUEST)
+    engine.phase(instance, WAITING)
+    with monkeypatch.context() as patch:
+        patch.setattr(record_activities, "put_on_record", away)
+        engine.event(instance, "decision", {"odd": True})
+        engine.event(instance, "decision", {"odd": True})
+        engine.event(instance, "decision", DECISION)
+        assert engine.phase(instance, WAITING)["trail"]["entries"] == 4
+    engine.advance(minutes=30)
+    assert engine.output(instance)["status"] == "Approved"
+    actions = [entry.action for entry in entries(instance)]
+    assert actions == ["started", "asked", "mailed", "set_aside", "set_aside", "decided", "ended"]
+    assert verdict(engine, instance) == "intact"
+
+
+@pytest.mark.parametrize("workflow", ["approval", "purchase_order"])
+def test_the_head_of_the_status_is_never_behind_the_store(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, workflow: str
+) -> None:
+    """An entry in the store that the run does not own to yet would pass for one that somebody put there."""
+    behind: list[Any] = []
+    batches: list[RecordBatch] = []
+    put_on_record = services.records.put_on_record
+
+    def looking(store: RecordStore, batch: RecordBatch) -> list[int]:
+        refused = put_on_record(store, batch)
+        state = engine.client.get_orchestration_state(instance)
+        said = TrailHead.model_validate(json.loads((state and state.serialized_custom_status) or "{}")["trail"])
+        batches.append(batch)
+        if (said.entries, said.head) != (batch.entries[-1].number, batch.entries[-1].hash):
+            behind.append((said, batch))
+        return refused
+
+    instance = f"ahead-{workflow}"
+    monkeypatch.setattr(record_activities, "put_on_record", looking)
+    is_approval = workflow == "approval"
+    engine.start(workflow, REQUEST if is_approval else order(), instance_id=instance)
+    for event in ({"odd": True}, {"odd": True}, DECISION if is_approval else APPROVAL):
+        engine.event(instance, "decision" if is_approval else "approval_event", event)
+    engine.output(instance)
+    assert len(batches) >= 5
+    assert not behind
 
 
 def test_an_early_decision_is_noted_after_who_was_asked(engine: Engine) -> None:

@@ -698,6 +698,90 @@ def test_a_file_that_is_none_of_ours_is_refused(sqlite: SqliteRecordStore, tmp_p
     assert sqlite.get("p", "a") is not None
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TRIGGER keeps BEFORE DELETE ON record BEGIN SELECT RAISE(IGNORE); END",
+        "CREATE TRIGGER copies AFTER INSERT ON record BEGIN INSERT INTO other VALUES (new.body); END",
+        "CREATE INDEX bodies ON record (body)",
+        "CREATE UNIQUE INDEX bodies ON record (body)",
+        "CREATE VIEW seen AS SELECT * FROM record",
+        "CREATE TABLE other (body TEXT)",
+        "ALTER TABLE record ADD COLUMN more TEXT",
+        "ALTER TABLE record RENAME COLUMN body TO text",
+        "ALTER TABLE record RENAME TO records",
+    ],
+)
+@pytest.mark.parametrize("reading", [True, False], ids=["reading", "writing"])
+def test_a_file_in_which_a_write_may_do_something_else_is_refused(
+    sqlite: SqliteRecordStore, tmp_path: Path, statement: str, reading: bool
+) -> None:
+    sqlite.write([put("p", "a", "1")])
+    sqlite.close()
+    alter(tmp_path, statement)
+
+    def call() -> None:
+        if reading:
+            sqlite.get("p", "a")
+        else:
+            sqlite.write([put("p", "a", "2")])
+
+    for _ in range(2):
+        with pytest.raises(RecordStoreError, match="other tables, indexes or triggers"):
+            call()
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "record (partition TEXT NOT NULL, key TEXT NOT NULL, body TEXT NOT NULL)",
+        "record (partition TEXT NOT NULL, key TEXT NOT NULL, body TEXT NOT NULL) STRICT",
+        "record (partition TEXT, key TEXT, body TEXT, PRIMARY KEY (partition, key))",
+        "record (partition TEXT NOT NULL, key TEXT NOT NULL COLLATE NOCASE, body TEXT NOT NULL,"
+        " PRIMARY KEY (partition, key)) STRICT, WITHOUT ROWID",
+        "record (partition TEXT NOT NULL, key TEXT NOT NULL, body TEXT NOT NULL,"
+        " PRIMARY KEY (partition, key) ON CONFLICT REPLACE) STRICT, WITHOUT ROWID",
+    ],
+    ids=["no key", "strict, no key", "not strict", "no case", "inserts replace"],
+)
+def test_a_table_that_keeps_places_otherwise_is_refused(sqlite: SqliteRecordStore, tmp_path: Path, table: str) -> None:
+    """Without its key it takes an insert into a place that is taken: the trail would not be append-only."""
+    (tmp_path / "data").mkdir()
+    alter(tmp_path, f"CREATE TABLE {table}")
+    with pytest.raises(RecordStoreError, match="other tables, indexes or triggers"):
+        sqlite.write([insert("p", "a")])
+    with pytest.raises(RecordStoreError, match="other tables, indexes or triggers"):
+        sqlite.get("p", "a")
+
+
+def test_a_file_that_was_made_here_is_opened_again_whatever_was_done_with_it(
+    sqlite: SqliteRecordStore, tmp_path: Path
+) -> None:
+    for statement in (
+        "VACUUM",
+        "PRAGMA wal_checkpoint(TRUNCATE)",
+        "PRAGMA journal_mode = DELETE",
+        "REINDEX",
+        "CREATE TRIGGER keeps BEFORE DELETE ON record BEGIN SELECT RAISE(IGNORE); END",
+    ):
+        sqlite.write([put("p", "a", statement)])
+        sqlite.close()
+        alter(tmp_path, statement)
+        if "TRIGGER" in statement:
+            alter(tmp_path, "DROP TRIGGER keeps")
+        assert sqlite.get("p", "a") == Row("a", statement)
+        sqlite.write([put("p", "b")])
+    other = SqliteRecordStore(tmp_path / "data" / "records.db")
+    assert other.get("p", "b") == Row("b", "new")
+    other.close()
+
+
+def alter(tmp_path: Path, statement: str) -> None:
+    """Do something to the file with other software."""
+    with closing(sqlite3.connect(tmp_path / "data" / "records.db", isolation_level=None)) as beside:
+        beside.execute(statement)
+
+
 # What the tables are told, and what they meet.
 
 

@@ -647,3 +647,14 @@ def test_nothing_of_what_was_erased_is_left_in_a_corner_of_a_page(sqlite: Sqlite
         assert erase(sqlite, name)
         left += in_files(tmp_path, f"{name}-knee-")
     assert left == []
+
+
+def test_keys_that_no_writer_makes_hide_no_entry_however_many_they_are(
+    sqlite: SqliteRecordStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trail, "PAGE", 3)
+    add(sqlite)
+    with closing(sqlite3.connect(tmp_path / "records.db")) as beside, beside:
+        for number in range(5):
+            beside.execute("INSERT INTO record VALUES ('trail:one', CAST(? AS TEXT), 'x')", (b"\x01\xff%d" % number,))
+    assert [kept.entry is not None for kept in trail.read(sqlite, "one").app] == [True]

@@ -2,7 +2,10 @@
 
 import base64
 import json
+import logging
+import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import astuple, dataclass, replace
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import product
@@ -1040,3 +1043,193 @@ def test_a_row_that_was_tampered_with_hides_no_other(sqlite: SqliteRecordStore, 
     assert len(listed(sqlite)) == 2
     put_on_record(sqlite, RecordBatch(closed=(broken,)))
     assert listed(sqlite) == [sound]
+
+
+def tamper(tmp_path: Path, statement: str, *values: Any) -> None:
+    """Change the file of the store behind everybody's back."""
+    with closing(sqlite3.connect(tmp_path / "waits.db")) as beside, beside:
+        beside.execute(statement, values)
+
+
+def tamper_with_keys(tmp_path: Path, beginning: str, count: int) -> None:
+    """Put rows into all indexes whose keys are no UTF-8: what they are read as sorts elsewhere than they do."""
+    statement = (
+        "INSERT INTO record SELECT partition, CAST(? AS TEXT), '{}' FROM (SELECT DISTINCT partition FROM record)"
+    )
+    for number in range(count):
+        for byte in (b"\x80", b"\xff"):
+            tamper(tmp_path, statement, beginning.encode() + byte + b"%d" % number)
+
+
+BEGINNINGS = [
+    "",
+    "1",
+    "2",
+    "2026-03-01T10:59:59",
+    "2026-03-01T11:00:00.000Z|b",
+    "2026-03-01T11:00:00.000Z|b~",
+    "3",
+    "9",
+]
+
+
+@pytest.mark.parametrize("beginning", BEGINNINGS)
+@pytest.mark.parametrize("count", [1, 4])
+def test_keys_that_are_no_text_hide_no_wait_and_every_list_ends(
+    sqlite: SqliteRecordStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beginning: str, count: int
+) -> None:
+    """Whether they fit on one page or not, and whatever comes before them and after them."""
+    monkeypatch.setattr(waits, "READ_ON", 2)
+    there = [a_wait(name, deadline=None if name in "bd" else NOW + timedelta(days=1)) for name in "abcde"]
+    opens(sqlite, *there)
+    tamper_with_keys(tmp_path, beginning, count)
+    queries = [WaitQuery(), WaitQuery(kind="approval"), WaitQuery(person="ann@example.org", overdue=False)]
+    for query in queries:
+        order = "acebd" if query.overdue is False else "abcde"
+        for limit in (1, 2, 3, 7):
+            assert [wait.instance_id for wait in listed(sqlite, query, limit)] == list(order)
+    for limit in (1, 2, 3, 100):
+        assert windows_of(sqlite, limit) == list("abcde")
+    tamper_with_keys_of_instance(tmp_path)
+    monkeypatch.setattr(waits, "READ_ON", 1)
+    assert waits.of_instance(sqlite, "a") == [(there[0], True)]
+
+
+def tamper_with_keys_of_instance(tmp_path: Path) -> None:
+    """Put a row into the partition of an instance whose key is no UTF-8."""
+    tamper(tmp_path, "INSERT INTO record VALUES ('wait:a', CAST(? AS TEXT), '{}')", b"2\xff")
+
+
+def windows_of(store: RecordStore, limit: int) -> list[str]:
+    """The instances that all windows show; fails when there is no end of them."""
+    seen: list[str] = []
+    start: str | None = None
+    for _ in range(200):
+        found, following = waits.window(store, start, limit)
+        seen += [wait.instance_id for wait in found]
+        if following is None:
+            return seen
+        assert following > (start or "")
+        start = following
+    raise AssertionError("the windows do not end")
+
+
+ODD_TIMES = ["2026-03-01T11:00:00", "0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "1e300", "x", None]
+
+
+@pytest.mark.parametrize("field", ["since", "deadline"])
+@pytest.mark.parametrize("time", ODD_TIMES)
+@pytest.mark.parametrize("order", ["since", "due"])
+def test_a_row_with_a_time_that_is_none_is_hidden_and_its_body_is_not_logged(
+    sqlite: SqliteRecordStore, caplog: pytest.LogCaptureFixture, field: str, time: str | None, order: str
+) -> None:
+    broken, sound = a_wait("broken", title="A secret desk"), a_wait("sound", since=NOW, deadline=NOW)
+    opens(sqlite, broken, sound)
+    body = json.dumps(broken.plain() | {field: time})
+    if (field, time) == ("deadline", None):
+        body = body.replace('"number": 1', '"number": 2')  # to have no deadline is allowed
+    for name, row in index_rows(sqlite, broken):
+        if name.endswith(order) and "broken" in row.key:
+            sqlite.write([Change("put", name, row.key, body)])
+    query = WaitQuery() if order == "since" else WaitQuery(overdue=False)
+    page, continuation = waits.page(sqlite, query, 10, None, NOW - timedelta(days=2))
+    assert ([wait.plain() for wait in page], continuation) == ([sound.plain()], None)
+    assert [each.levelno for each in caplog.records] == [logging.ERROR]
+    assert "broken" in caplog.text
+    assert "secret" not in caplog.text
+    assert waits.window(sqlite, None, 10)[0] == ([sound] if order == "since" else [broken, sound])
+    # The row of the instance itself likewise.
+    [row] = sqlite.range("wait:broken", "", waits.END, 10)
+    sqlite.write([Change("put", "wait:broken", row.key, json.dumps({"open": True, "wait": json.loads(body)}))])
+    assert waits.of_instance(sqlite, "broken") == []
+    assert "secret" not in caplog.text
+
+
+@pytest.mark.parametrize("changes", [{"number": 2}, {"run": OTHER_RUN}, {"instance_id": "two"}, {"since": NOW}])
+def test_a_row_of_another_wait_is_not_listed_under_a_key_that_is_not_its_own(
+    sqlite: SqliteRecordStore, caplog: pytest.LogCaptureFixture, changes: dict[str, Any]
+) -> None:
+    """It would be shown in its place, and in another one too; a page would go on from there."""
+    one, sound = a_wait(), a_wait("sound")
+    opens(sqlite, one, sound)
+    other = a_wait(**changes)
+    [change] = [change for change in waits.opened(other) if change.partition == "open|since"]
+    [key] = [change.key for change in waits.opened(one) if change.partition == "open|since"]
+    sqlite.write([Change("put", "open|since", key, change.body)])  # another's body under this key
+    assert listed(sqlite) == [sound]
+    [own] = [change for change in waits.opened(one) if change.partition == "open|since"]
+    sqlite.write([own, Change("put", "open|since", change.key, own.body)])  # and the right body under another's key
+    assert sorted(ids(sqlite)) == ["one", "sound"]
+    assert waits.window(sqlite, None, 10)[0] == listed(sqlite)
+    assert "A desk" not in caplog.text
+
+
+def test_a_row_of_another_instance_in_the_partition_of_one_leaves_the_other_alone(store: RecordStore) -> None:
+    """Else whoever could add it would have the other one forgotten with this one's purge."""
+    mine, other = a_wait("a"), a_wait("b", number=2)
+    opens(store, mine, other)
+    for copy in (other, a_wait("b")):
+        first = waits.opened(copy)[0]
+        store.write(
+            [Change("put", "wait:a", f"x{first.key}", first.body), Change("put", "wait:a", first.key, first.body)]
+        )
+    assert waits.of_instance(store, "a") == []
+    opens(store, a_wait("a", number=3))
+    assert waits.of_instance(store, "a") == [(a_wait("a", number=3), True)]
+    waits.forget(store, "a")
+    assert waits.of_instance(store, "a") == []
+    assert waits.of_instance(store, "b") == [(other, True)]
+    assert sorted(ids(store, person="ann@example.org")) == ["a", "b"]
+    assert waits.is_listed(store, other)
+    assert len([row for _, row in index_rows(store, other) if "|b|" in row.key]) == 6
+
+
+# Broken off
+
+
+@pytest.mark.parametrize("written", range(1, 10))
+def test_an_opening_with_a_close_in_between_leaves_nothing_that_is_not_looked_through(
+    store: RecordStore, written: int
+) -> None:
+    """Rows are written one after another. A host that hangs in the midst of them is given up, and its run goes on and
+    closes the wait; then the host goes on too."""
+    wait = a_wait(people=("ann@example.org", "bob@example.org"))
+    opening, shutting = waits.opened(wait), waits.closed(wait)
+    assert len(opening) == len(shutting) == 9
+    for closed_as_far in range(10):
+        store.write([Change("delete", each.partition, each.key) for each in opening])
+        one_by_one(store, opening[:written])
+        assert waits.of_instance(store, "one") == [(wait, True)]  # by which it is found
+        one_by_one(store, shutting[:closed_as_far])
+        one_by_one(store, opening[written:])
+        nothing_is_out_of_sight(store, wait)
+        if closed_as_far == 9:
+            assert index_rows(store, wait) == [] or waits.window(store, None, 10)[0] == [wait]
+            one_by_one(store, shutting)
+            assert index_rows(store, wait) == []
+
+
+def one_by_one(store: RecordStore, changes: Sequence[Change]) -> None:
+    """Make each change by itself, as a store does that has no transactions over partitions."""
+    for change in changes:
+        store.write([change])
+
+
+@pytest.mark.parametrize("written", range(10))
+def test_a_closing_that_is_broken_off_leaves_nothing_that_is_not_looked_through(
+    store: RecordStore, written: int
+) -> None:
+    wait = a_wait(people=("ann@example.org", "bob@example.org"))
+    opens(store, wait)
+    one_by_one(store, waits.closed(wait)[:written])
+    nothing_is_out_of_sight(store, wait)
+
+
+def nothing_is_out_of_sight(store: RecordStore, wait: Wait) -> None:
+    """What stands in an index is found in one of the two places from which it is healed.
+
+    They are the list of all open waits, and the partition of the instance, if it says that the wait is open.
+    """
+    rows = [name for name, row in index_rows(store, wait)]
+    in_sight = waits.window(store, None, 10)[0] == [wait] or waits.of_instance(store, "one") == [(wait, True)]
+    assert in_sight or not rows, rows
