@@ -1,7 +1,7 @@
 """The records of a run: who is waited for, and what happened; and what carries them to the store."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any, override
 
 from pydantic import AfterValidator, Field
 
@@ -44,6 +44,11 @@ class RecordBatch(Contract):
     entries: Annotated[tuple[Entry, ...], Field(strict=False)] = ()
     opened: Annotated[tuple[Wait, ...], Field(strict=False)] = ()
     closed: Annotated[tuple[Wait, ...], Field(strict=False)] = ()
+
+    @override
+    def plain(self) -> dict[str, Any]:
+        """Return the plain JSON object without what is null, since all of it stands in the history of the run."""
+        return self.model_dump(mode="json", exclude_none=True)
 
 
 class Recorded(Contract):
