@@ -10,7 +10,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -121,9 +121,8 @@ def azurite_command() -> str | None:
     return path if asked.returncode == 0 and path.startswith("/") else None
 
 
-@pytest.fixture(scope="session")
-def azurite() -> Iterator[Azurite]:
-    """The table service of this test process."""
+@contextmanager
+def _running() -> Iterator[Azurite]:
     command = azurite_command()
     if command is None:
         pytest.skip(MISSING)
@@ -133,20 +132,20 @@ def azurite() -> Iterator[Azurite]:
         yield service
     finally:
         service.stop()
+
+
+@pytest.fixture(scope="session")
+def azurite() -> Iterator[Azurite]:
+    """The table service of this test process."""
+    with _running() as service:
+        yield service
 
 
 @pytest.fixture
 def own_azurite() -> Iterator[Azurite]:
     """A table service that the test may stop."""
-    command = azurite_command()
-    if command is None:
-        pytest.skip(MISSING)
-    service = Azurite(command)
-    try:
-        service.start()
+    with _running() as service:
         yield service
-    finally:
-        service.stop()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta, timezone
 from itertools import product
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -21,37 +20,14 @@ from contracts.records import RecordBatch, Wait
 from services import waits
 from services.record_store import MAX_BODY, Change, RecordStore, Row, key_part
 from services.record_store_sqlite import SqliteRecordStore
-from services.record_store_tables import TablesRecordStore
 from services.records import put_on_record
 from services.waits import BadContinuation, WaitQuery
-from tests.azurite import Azurite
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
 RUN = "20260301T110000000000Z"
 OTHER_RUN = "20260301T110000000001Z"
 SEVERAL = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-@pytest.fixture
-def sqlite(tmp_path: Path) -> Iterator[SqliteRecordStore]:
-    """An empty store in a file."""
-    store = SqliteRecordStore(tmp_path / "waits.db")
-    yield store
-    store.close()
-
-
-@pytest.fixture(params=["sqlite", "tables"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RecordStore]:
-    """An empty store of each kind."""
-    store: RecordStore
-    if request.param == "sqlite":
-        store = SqliteRecordStore(tmp_path / "waits.db")
-    else:
-        azurite: Azurite = request.getfixturevalue("azurite")
-        store = TablesRecordStore(azurite.connection, f"t{uuid4().hex}")
-    yield store
-    store.close()
 
 
 def a_wait(instance_id: str = "one", **changes: Any) -> Wait:
@@ -405,7 +381,7 @@ def test_every_combination_of_filters(
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqliteRecordStore]:
     """A store with a wait of each case."""
-    store = SqliteRecordStore(tmp_path_factory.mktemp("filled") / "waits.db")
+    store = SqliteRecordStore(tmp_path_factory.mktemp("filled") / "records.db")
     for case in CASES:
         deadline = NOW + case.due if case.due is not None else None
         opens(store, a_wait(case.name, kind=case.kind, people=(case.person,), since=NOW - case.age, deadline=deadline))
@@ -1047,7 +1023,7 @@ def test_a_row_that_was_tampered_with_hides_no_other(sqlite: SqliteRecordStore, 
 
 def tamper(tmp_path: Path, statement: str, *values: Any) -> None:
     """Change the file of the store behind everybody's back."""
-    with closing(sqlite3.connect(tmp_path / "waits.db")) as beside, beside:
+    with closing(sqlite3.connect(tmp_path / "records.db")) as beside, beside:
         beside.execute(statement, values)
 
 
