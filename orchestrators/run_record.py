@@ -32,7 +32,6 @@ class RunRecord:
         self._run = f"{ctx.current_utc_datetime:%Y%m%dT%H%M%S%f}Z"
         self._last: Entry | None = None
         self._stored = 0
-        self._after: str | None = None
         self._salt: str | None = None
         self._wait: Wait | None = None
         self._waits = 0
@@ -82,6 +81,7 @@ class RunRecord:
         """Add an entry to the trail. ``after`` is the phase that it leads to; without one, the phase stays."""
         if not self._recorded:
             return
+        before = self._last.after if self._last is not None else None
         self._last = chained(
             self._last,
             salt=self._salt,
@@ -94,11 +94,10 @@ class RunRecord:
             action=action,
             actor=actor,
             channel=channel,
-            before=self._after,
-            after=after or self._after,
+            before=before,
+            after=after or before,
             detail=detail,
         )
-        self._after = self._last.after
         self._entries.append(self._last)
 
     def open_wait(

@@ -136,7 +136,7 @@ def _wait(row: Row, order: str) -> Wait | None:
     """The wait in a row of an index; None, and an error in the log, for a row that no writer makes."""
     try:
         wait = Wait.model_validate_json(row.body)
-        if row.key == _index_key(wait, order) and _indexes(wait):  # all its times can be told
+        if row.key == _index_keys(wait)[order]:
             return wait
     except (ValueError, OverflowError, TypeError):
         pass
@@ -149,7 +149,8 @@ def _main(row: Row) -> tuple[Wait | None, bool]:
     try:
         document = json.loads(row.body)
         wait = Wait.model_validate(document["wait"])
-        if row.key == _key(wait) and _indexes(wait):
+        _index_keys(wait)  # raises for times that cannot be told, by which no list could show it
+        if row.key == _key(wait):
             return wait, document["open"] is True
     except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
         pass
@@ -218,13 +219,14 @@ def _indexes(wait: Wait) -> list[tuple[str, str]]:
     """
     people = dict.fromkeys(f"person:{_person(each)}" for each in wait.people)
     scopes = [f"kind:{key_part(wait.kind)}", *people, "open"]
-    keys = {order: _index_key(wait, order) for order in (DUE, SINCE)}
-    return [(f"{scope}|{order}", key) for scope in scopes for order, key in keys.items()]
+    return [(f"{scope}|{order}", key) for scope in scopes for order, key in _index_keys(wait).items()]
 
 
-def _index_key(wait: Wait, order: str) -> str:
-    time = wait.since if order == SINCE else wait.deadline
-    return f"{as_utc_text(time) if time is not None else NEVER}|{key_part(wait.instance_id)}|{_key(wait)}"
+def _index_keys(wait: Wait) -> dict[str, str]:
+    """The keys of a wait in the indexes, by their order."""
+    due = as_utc_text(wait.deadline) if wait.deadline is not None else NEVER
+    rest = f"{key_part(wait.instance_id)}|{_key(wait)}"
+    return {DUE: f"{due}|{rest}", SINCE: f"{as_utc_text(wait.since)}|{rest}"}
 
 
 def _partition(instance_id: str) -> str:

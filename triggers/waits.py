@@ -16,7 +16,7 @@ from contracts.records import Wait
 from errors import BadRequest
 from services import clock, waits
 from services.record_store import get_record_store
-from services.waits import BadContinuation, WaitQuery
+from services.waits import LONGEST_CONTINUATION, BadContinuation, WaitQuery
 from settings import get_settings
 from triggers.web import answer, read_query
 
@@ -51,7 +51,7 @@ class WaitsQuery(Contract):
     overdue: bool | None = None
     older_than: AgeOrTime | None = None
     limit: Annotated[int, Field(ge=1, le=100)] = 50
-    continuation: Annotated[str, StringConstraints(max_length=1000)] | None = None
+    continuation: Annotated[str, StringConstraints(max_length=LONGEST_CONTINUATION)] | None = None
 
 
 async def list_waits(req: func.HttpRequest, client: DurableFunctionsClient) -> func.HttpResponse:  # noqa: ARG001
