@@ -18,9 +18,10 @@ import pytest
 
 from tests.polling import until
 
+PACKAGE = "azurite@3.37.0"
 MISSING = (
     "Azurite was not found, so Azure Table Storage was not tested. "
-    "To get it: npm install --global azurite@3.37.0 (.ci/run installs it into .azurite by itself)"
+    f"To get it: npm install --global {PACKAGE} (.ci/run installs it into .azurite by itself)"
 )
 ACCOUNT = "devstoreaccount1"
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
@@ -103,11 +104,17 @@ def azurite_command() -> str | None:
     npx = shutil.which("npx")
     if npx is None:
         return None
-    # Asked for its path only: what is started must be the service itself, so that it can be ended.
+    # npx keeps a package under the words by which it was asked for.
+    return _kept_by_npx(npx, PACKAGE) or _kept_by_npx(npx, "azurite")
+
+
+def _kept_by_npx(npx: str, package: str) -> str | None:
+    """The path of ``azurite-table`` among what ``npx`` ran before, or None; the network is not asked."""
+    # For its path only: what is started must be the service itself, so that it can be ended.
     quiet = {"npm_config_offline": "true", "npm_config_update_notifier": "false", "npm_config_logs_max": "0"}
     try:
         asked = subprocess.run(
-            [npx, "--no-install", "--offline", "--package=azurite", "-c", "command -v azurite-table"],
+            [npx, "--no-install", "--offline", f"--package={package}", "-c", "command -v azurite-table"],
             env=os.environ | quiet,
             stdin=subprocess.DEVNULL,
             capture_output=True,
