@@ -32,6 +32,7 @@ class SqliteRecordStore:
         self._file = file
         self._writing = threading.Lock()
         self._reading = threading.Lock()
+        self._opening = threading.Lock()  # SQLite does not wait for another that makes the journal
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
 
@@ -87,6 +88,10 @@ class SqliteRecordStore:
                 raise
 
     def _opened(self) -> sqlite3.Connection:
+        with self._opening:
+            return self._open()
+
+    def _open(self) -> sqlite3.Connection:
         self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._file.touch(mode=0o600)
         connection = sqlite3.connect(self._file, timeout=BUSY, isolation_level=None, check_same_thread=False)

@@ -1032,3 +1032,20 @@ def test_what_was_replaced_is_not_left_in_the_file(tmp_path: Path) -> None:
     store.write([Change("put", "p", "a", "erased")])
     store.close()
     assert b"personal" not in (tmp_path / "records.db").read_bytes()
+
+
+def test_a_reader_and_a_writer_who_open_the_file_at_once_both_do(tmp_path: Path) -> None:
+    for number in range(100):
+        store = SqliteRecordStore(tmp_path / f"{number}.db")
+        together = threading.Barrier(2)
+
+        def read(store: SqliteRecordStore = store, together: threading.Barrier = together) -> list[Row]:
+            together.wait()
+            return store.range("p", "", "z", 10)
+
+        with ThreadPoolExecutor(1) as other:
+            reading = other.submit(read)
+            together.wait()
+            store.write([Change("put", "p", "a", "one")])
+            assert len(reading.result()) <= 1
+        store.close()
