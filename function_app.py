@@ -11,24 +11,43 @@ import azure.durable_functions as df
 import azure.functions as func
 from azure.durable_functions import worker
 
-from activities.approval import send_approval_request
+from activities.approval import check_answers, post_outcome, send_approval_request, send_mail
 from activities.purchase_order import cancel_order, place_order
 from activities.records import record
 from orchestrators.approval import approval
 from orchestrators.event_payload import EventConverter
 from orchestrators.purchase_order import purchase_order
+from services.callback import check_callback_key
+from services.links import check_links
+from services.mail import check_mail
 from services.record_store import get_record_store
 from settings import get_settings
-from triggers.approval import decide_approval, get_approval, start_approval
+from triggers.approval import (
+    decide_approval,
+    delegate_approval,
+    extend_approval,
+    get_approval,
+    remind_approval,
+    revise_approval,
+    start_approval,
+    withdraw_approval,
+)
 from triggers.audit import erase_audit, get_audit, verify_audit
+from triggers.outbox import get_outbox_mail, list_outbox
+from triggers.pages import PageTrigger, answers_pages
 from triggers.purchase_order import decide_purchase_order, get_purchase_order, start_purchase_order
 from triggers.purge import check_retention, purge_instances
 from triggers.reconcile import reconcile_records
+from triggers.static_files import get_static_file
+from triggers.vote_page import cast_vote_on_page, show_vote_page
 from triggers.waits import list_waits
 from triggers.web import Trigger, answers_errors
 
 get_settings()  # A setting that cannot be read stops the app here, with the name of the variable.
 check_retention()
+check_mail()  # So do mails that cannot be sent, links and callbacks that cannot be signed.
+check_links()
+check_callback_key()
 get_record_store()  # A storage account that is not named stops it too; so does one that cannot be read.
 
 # Without strict typing, a payload with the SDK's envelope of a custom object instantiates any class that is loaded.
@@ -42,6 +61,11 @@ app = df.DFApp(http_auth_level=func.AuthLevel.FUNCTION)
 def _http(method: str, route: str, trigger: Trigger) -> None:
     client_bound = app.durable_client_input(client_name="client")(answers_errors(trigger))
     app.route(route=route, methods=[method])(client_bound)
+
+
+def _page(methods: tuple[str, ...], route: str, trigger: PageTrigger, level: func.AuthLevel | None = None) -> None:
+    client_bound = app.durable_client_input(client_name="client")(answers_pages(trigger))
+    app.route(route=route, methods=methods, auth_level=level)(client_bound)
 
 
 def _orchestrator(orchestrator: Callable[..., Any]) -> None:
@@ -68,9 +92,24 @@ _activity(cancel_order)
 # Approval
 _http("POST", "api/requests", start_approval)
 _http("GET", "api/requests/{request_id}", get_approval)
+_http("POST", "api/requests/{request_id}/delegate", delegate_approval)
+_http("POST", "api/requests/{request_id}/withdraw", withdraw_approval)
+_http("POST", "api/requests/{request_id}/extend", extend_approval)
+_http("POST", "api/requests/{request_id}/revise", revise_approval)
+_http("POST", "api/requests/{request_id}/remind", remind_approval)
 _http("POST", "api/approvals/{request_id}", decide_approval)
 _orchestrator(approval)
+_activity(send_mail)
+_activity(check_answers)
+_activity(post_outcome)
 _activity(send_approval_request)
+
+# Pages: behind the links in mails, for anybody who has one; the outbox asks for a key like all the rest
+_page(("GET", "HEAD"), "approve/{token}", show_vote_page, level=func.AuthLevel.ANONYMOUS)
+_page(("POST",), "approve/{token}", cast_vote_on_page, level=func.AuthLevel.ANONYMOUS)
+_page(("GET", "HEAD"), "outbox", list_outbox)
+_page(("GET", "HEAD"), "outbox/{mail_id}", get_outbox_mail)
+app.route(route="static/{file}", methods=["GET", "HEAD"], auth_level=func.AuthLevel.ANONYMOUS)(get_static_file)
 
 # Records: open waits, and the audit trail
 _http("GET", "api/waits", list_waits)

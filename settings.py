@@ -31,6 +31,7 @@ class Settings(BaseSettings):
         default="127.0.0.1:7071",
         description="Host name and port of the app. Set by Azure and by the local host.",
     )
+    website_instance_id: str | None = Field(default=None, description="Set by Azure alone.")
     public_url: HttpUrl | None = Field(
         default=None,
         description="The address that people reach the app by, where it is not https://WEBSITE_HOSTNAME.",
@@ -53,6 +54,44 @@ class Settings(BaseSettings):
         le=100,
         allow_inf_nan=False,
         description="How long a decision waits for its verdict before it is answered with 202.",
+    )
+
+    mail: Literal["folder", "smtp", "acs"] = Field(
+        default="folder",
+        description="How mail is sent: into a folder of .eml files (not on Azure), by SMTP, or by Azure Communication "
+        "Services.",
+    )
+    mail_from: str = Field(
+        default="Countersign <countersign@example.com>",
+        pattern=r"\A[^\r\n\x00]*[^\s@<>]+@[^\s@<>]+>?\z",
+        max_length=300,
+        description="The sender of the mails: an address, perhaps with a name before it.",
+    )
+    smtp_host: str | None = Field(default=None, description="The mail server, for MAIL=smtp.")
+    smtp_port: Annotated[int, Field(ge=1, le=65535)] = Field(default=587, description="Its port.")
+    smtp_security: Literal["starttls", "tls", "none"] = Field(
+        default="starttls",
+        description="How the connection is kept private. Without any, no password is sent.",
+    )
+    smtp_username: str | None = Field(default=None, description="Who logs in to the mail server, if anybody.")
+    smtp_password: SecretStr | None = Field(default=None, description="With which password.")
+    acs_connection: SecretStr | None = Field(
+        default=None,
+        description="For MAIL=acs: a connection string of Azure Communication Services, or its https address, which is "
+        "then used with the identity of the app.",
+    )
+    link_keys: SecretStr | None = Field(
+        default=None,
+        description="Signs the links in mails: 32 characters or more; two with a comma between them, the newer first.",
+    )
+    callback_key: SecretStr | None = Field(
+        default=None,
+        description="Signs what is posted to callback addresses: 24 to 64 bytes in base64, perhaps after whsec_.",
+    )
+    callback_hosts: str = Field(
+        default="",
+        max_length=4000,
+        description="The hosts that outcomes may be posted to, with commas between them; host:port for other ports.",
     )
 
     records: Literal["sqlite", "tables"] = Field(
@@ -94,6 +133,20 @@ class Settings(BaseSettings):
         if value is not None and any(len(key.strip()) < 16 for key in value.get_secret_value().split(",")):
             raise ValueError("each key needs 16 characters or more")
         return value
+
+    @field_validator("link_keys")
+    @classmethod
+    def _both_keys_are_long(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            keys = value.get_secret_value().split(",")
+            if len(keys) > 2 or any(len(key.strip()) < 32 for key in keys):
+                raise ValueError("one key or two, each of 32 characters or more")
+        return value
+
+    @property
+    def is_on_azure(self) -> bool:
+        """Whether the app runs on Azure, and not on somebody's machine."""
+        return self.website_instance_id is not None
 
     @property
     def audit_keys(self) -> list[str]:

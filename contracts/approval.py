@@ -1,56 +1,435 @@
-"""Approval (human interaction): what is asked, what is decided, what comes out."""
+"""Approval: what is asked, who is asked and by which rules, what people do about it, and what comes out."""
 
-from typing import Annotated, Literal
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, model_validator
 
-from contracts.audit import TrailHead
-from contracts.base import Address, Comment, Contract, DecisionId, Hours, InstanceId, Line, Name, Timestamp
-from contracts.records import MAX_PEOPLE
+from contracts.audit import RunStamp, TrailHead, digest_of
+from contracts.base import (
+    MAX_PEOPLE,
+    YEAR_IN_HOURS,
+    Address,
+    Comment,
+    Contract,
+    DecisionId,
+    Hours,
+    InstanceId,
+    Line,
+    Name,
+    Timestamp,
+    Who,
+    same_person,
+)
+from contracts.form import Answers
+from contracts.shown import Content, Details
+
+MAX_STAGES = 10
+MAX_LEVELS = 5
+MAX_ROUNDS = 20
+MAX_HANDOVERS = 3
+"""How often one vote is handed on."""
+MAX_REMINDERS = 366
+
+Choice = Literal["approve", "reject", "request_changes", "abstain"]
+"""What a person can say to a request."""
+
+Door = Literal["api", "link"]
 
 
-class ApprovalRequest(Contract):
-    """What is asked, by whom, and for how long."""
+class Person(Contract):
+    """Somebody with a mail address, and perhaps a name to be shown. A text alone is taken for the address."""
 
-    requester: Name
-    item: Line
+    email: Address
+    name: Name | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        return {"email": value} if isinstance(value, str) else value
+
+    @property
+    def shown(self) -> str:
+        """The name with the address, or the address."""
+        return f"{self.name} <{self.email}>" if self.name else self.email
+
+
+def _end_of_day(value: Any) -> Any:
+    return f"{value}T23:59:59.999Z" if isinstance(value, str) and len(value) == len("2026-12-24") else value
+
+
+def _in_utc(value: datetime) -> datetime:
+    return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
+
+
+class StandIn(Contract):
+    """A standing delegation: ``to`` votes instead from a date or time on (``from``, in JSON), up to ``until``, that day
+    included; either may be left open."""
+
+    to: Person
+    since: Annotated[
+        Annotated[Timestamp, AfterValidator(_in_utc)] | None, Field(validation_alias=AliasChoices("from", "since"))
+    ] = None
+    until: Annotated[Annotated[Timestamp, AfterValidator(_in_utc)] | None, BeforeValidator(_end_of_day)] = None
+
+    @model_validator(mode="after")
+    def _ends_after_it_begins(self) -> Self:
+        if self.since is not None and self.until is not None and self.until < self.since:
+            raise ValueError("a standing delegation ends after it begins")
+        return self
+
+
+class Approver(Person):
+    """Somebody who is asked, and who stands in for them while they are away."""
+
+    delegate: StandIn | None = None
+
+
+class Quorum(Contract):
+    """So many approvals are enough."""
+
+    quorum: Annotated[int, Field(ge=1, le=MAX_PEOPLE)]
+
+
+type GroupPolicy = Literal["any", "all", "sequential"] | Quorum
+Approvers = Annotated[tuple[Approver, ...], Field(strict=False, max_length=MAX_PEOPLE)]
+
+
+class Group(Contract):
+    """People who are asked together, and when they have approved.
+
+    ``any``: one is enough, and the first decides either way. ``all``: everybody, but for those who abstain.
+    ``sequential``: the same, one after another. ``{"quorum": n}``: n of them. ``reject_after`` rejections end it (one,
+    for ``any``); so does, at once, whatever makes approval impossible.
+    """
+
+    approvers: Annotated[Approvers, Field(min_length=1)]
+    policy: GroupPolicy = "any"
+    reject_after: Annotated[int, Field(ge=1, le=MAX_PEOPLE)] | None = None
+
+    @model_validator(mode="after")
+    def _can_be_reached(self) -> Self:
+        addresses = [same_person(each.email) for each in self.approvers]
+        if len(addresses) > len(dict.fromkeys(addresses)):
+            raise ValueError("an approver is named twice")
+        if isinstance(self.policy, Quorum) and self.policy.quorum > len(addresses):
+            raise ValueError(f"the quorum of {self.policy.quorum} is more than the approvers, who are {len(addresses)}")
+        return self
+
+
+class Level(Group):
+    """A level of the escalation: who is asked when the time is up, and how long they have."""
+
     timeout_hours: Hours
 
 
-class ApprovalInput(ApprovalRequest):
-    """The durable input of the orchestrator: the request, and who is asked."""
+class Every(Contract):
+    """Reminders at a fixed distance, up to ``max`` of them for each time that people are asked."""
 
-    approvers: Annotated[tuple[Address, ...], Field(strict=False, max_length=MAX_PEOPLE)] = ()
+    every: Hours
+    max: Annotated[int, Field(ge=1, le=MAX_REMINDERS)] = 10
+
+
+def _as_reminders(value: Any) -> Any:
+    if isinstance(value, dict) or value is None:
+        return value
+    return {"at": value} if isinstance(value, list | tuple) else {"every": value}
+
+
+class At(Contract):
+    """Reminders at these times after people were asked."""
+
+    at: Annotated[
+        tuple[Annotated[Hours, Field(gt=0)], ...], Field(strict=False, min_length=1, max_length=MAX_REMINDERS)
+    ]
+
+
+Reminders = Annotated[Every | At, BeforeValidator(_as_reminders)]
+"""``{"every": N, "max": n}``, N alone, or a list of offsets."""
+
+
+class ApprovalRequest(Content):
+    """What is asked, of whom, by which rules, and for how long.
+
+    Only ``requester``, ``item`` and ``timeout_hours`` are needed: then one approval by anybody but the requester is
+    enough, and when the time is up it ends with ``Timeout``. ``policy`` is a group's, or a list of groups that are
+    asked one after another, and then ``approvers`` stand in these. Durations are numbers of hours, or ISO 8601 text.
+    """
+
+    timeout_hours: Hours
+    requester_email: Address | None = None
+    approvers: Approvers = ()
+    policy: GroupPolicy | Annotated[tuple[Group, ...], Field(strict=False, min_length=1, max_length=MAX_STAGES)] = "any"
+    reject_after: Annotated[int, Field(ge=1, le=MAX_PEOPLE)] | None = None
+    allow_self_approval: bool = False
+    require_comment_on: Annotated[tuple[Literal["approve", "reject"], ...], Field(strict=False, max_length=2)] = ()
+    reminders: Reminders | None = None
+    escalation: Annotated[tuple[Level, ...], Field(strict=False, max_length=MAX_LEVELS)] = ()
+    on_timeout: Literal["reject", "approve", "escalate", "fail"] = "reject"
+    callback_url: Annotated[str, Field(max_length=2000, pattern=r"\Ahttps?://[^\s\x00-\x1f\x7f]+\z")] | None = None
+    second_factor: Literal["mail_code"] | None = None
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        staged = isinstance(self.policy, tuple)
+        if staged and self.approvers:
+            raise ValueError("with a list of groups in policy, approvers are named in the groups")
+        if staged and self.reject_after is not None:
+            raise ValueError("with a list of groups in policy, reject_after is named in the groups")
+        if not staged and not self.approvers and (self.policy != "any" or self.reject_after is not None):
+            raise ValueError("this policy needs approvers")
+        if (self.on_timeout == "escalate") != bool(self.escalation):
+            raise ValueError("escalation and on_timeout 'escalate' need each other")
+        groups = [*self.stages, *self.escalation]
+        if sum(len(group.approvers) for group in groups) > MAX_PEOPLE:
+            raise ValueError(f"more than {MAX_PEOPLE} approvers are named")
+        if self.timeout_hours + sum(level.timeout_hours for level in self.escalation) > YEAR_IN_HOURS:
+            raise ValueError("timeout_hours and those of the escalation are more than 365 days")
+        if not self.allow_self_approval:
+            for group in groups:
+                self._without_requester(group)
+        return self
+
+    def _without_requester(self, group: Group) -> None:
+        for person in group.approvers:
+            by_name = person.name is not None and same_person(person.name) == same_person(self.requester)
+            if by_name and not self.is_requester(person.email) and self.requester_address is None:
+                raise ValueError(
+                    "an approver has the name of the requester: give requester_email to tell them apart, "
+                    "or set allow_self_approval"
+                )
+        others = sum(not self.is_requester(person.email) for person in group.approvers)
+        needed = group.policy.quorum if isinstance(group.policy, Quorum) else 1
+        if others < needed:
+            raise ValueError(
+                "without the requester, whose own vote does not count, too few approvers are left; "
+                "name others, or set allow_self_approval"
+            )
+
+    @property
+    def stages(self) -> tuple[Group, ...]:
+        """The groups, one after another; none when nobody is named, and anybody may decide."""
+        if isinstance(self.policy, tuple):
+            return self.policy
+        if not self.approvers:
+            return ()
+        return (Group(approvers=self.approvers, policy=self.policy, reject_after=self.reject_after),)
+
+    @property
+    def requester_address(self) -> str | None:
+        """Where the requester gets mail, if that is known: ``requester`` itself may be an address."""
+        return self.requester_email or (self.requester if "@" in self.requester.strip("@") else None)
+
+    def is_requester(self, who: str) -> bool:
+        """Whether a name or an address is the requester's."""
+        own = [self.requester, self.requester_email or self.requester]
+        return same_person(who) in map(same_person, own)
+
+    def people(self) -> Iterator[Approver]:
+        """Everybody who is named, in the order in which they would be asked."""
+        for group in (*self.stages, *self.escalation):
+            yield from group.approvers
+
+
+class ApprovalInput(ApprovalRequest):
+    """The durable input: the request, and who is mailed when it names nobody; and the key that it was started with."""
+
+    mailbox: Address | None = None
+    idempotency_key: DecisionId | None = None
 
 
 class StartApproval(ApprovalRequest):
-    """The body of ``POST /api/requests``. ``request_id`` names the run."""
+    """The body of ``POST /api/requests``. ``request_id`` names the run; ``idempotency_key`` (or the header
+    ``Idempotency-Key``) makes a repetition give the run that is there."""
 
     request_id: InstanceId | None = None
+    idempotency_key: DecisionId | None = None
 
 
-class ApprovalDecision(Contract):
-    """The body of ``POST /api/approvals/{request_id}``."""
+class Command(Contract):
+    """What all have in common that is asked of a run. ``decision_id`` finds its verdict, and makes a repetition be
+    seen. In the events, ``channel`` is the door of the app that it came in by; null for others."""
 
-    is_approved: bool
-    approver: Name
     comments: Comment | None = None
     decision_id: DecisionId | None = None
 
 
-class DecisionEvent(ApprovalDecision):
-    """The payload of the event ``decision``. ``channel`` is the door of the app that it came in by; null for others."""
+class Vote(Command):
+    """The body of ``POST /api/approvals/{request_id}``: ``is_approved``, or ``vote`` with more to choose from."""
 
-    channel: Literal["api", "link"] | None = None
+    approver: Who
+    is_approved: bool | None = None
+    vote: Choice | None = None
+    answers: Answers | None = None
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> Self:
+        if (self.is_approved is None) == (self.vote is None):
+            raise ValueError("give is_approved or vote, one of them")
+        if self.answers is not None and self.choice != "approve":
+            raise ValueError("answers belong to an approval")
+        return self
+
+    @property
+    def choice(self) -> Choice:
+        """What is said, whichever way."""
+        if self.vote is not None:
+            return self.vote
+        return "approve" if self.is_approved else "reject"
+
+
+class Delegation(Command):
+    """The body of ``POST /api/requests/{request_id}/delegate``: the vote of ``approver`` is handed to ``to``. ``by`` is
+    who does it, where that is somebody else, as an administrator."""
+
+    approver: Who
+    to: Person
+    by: Who | None = None
+
+
+class Withdrawal(Command):
+    """The body of ``POST /api/requests/{request_id}/withdraw``, by the requester."""
+
+    by: Who
+
+
+class Extension(Command):
+    """The body of ``POST /api/requests/{request_id}/extend``: the requester moves the deadline on by a duration."""
+
+    by: Who
+    extend_by: Hours
+
+
+class Revision(Command):
+    """The body of ``POST /api/requests/{request_id}/revise``: the requester answers to the changes that were asked
+    for. What is left out stays as it was."""
+
+    by: Who
+    item: Line | None = None
+    title: Line | None = None
+    description: Comment | None = None
+    details: Details | None = None
+
+
+class Reminder(Command):
+    """The body of ``POST /api/requests/{request_id}/remind``: sends the links again, to all who have yet to vote, or
+    to one ``approver``."""
+
+    by: Who | None = None
+    approver: Who | None = None
+
+
+def digest_of_said(command: Command) -> str:
+    """Return the short digest of what is asked, by which a repetition is told from another thing."""
+    return digest_of(command.model_dump(mode="json", exclude={"decision_id", "channel", "link"}))[:8]
+
+
+class FromLink(Contract):
+    """What a command from a link is bound to: the round, the number of the mail, and whether the code was right."""
+
+    round: int
+    serial: int
+    code: Literal["right", "wrong"] | None = None
+
+
+class VoteEvent(Vote):
+    """The payload of the event ``decision``."""
+
+    channel: Door | None = None
+    link: FromLink | None = None
+
+
+class DelegateEvent(Delegation):
+    """The payload of the event ``delegate``."""
+
+    channel: Door | None = None
+    link: FromLink | None = None
+
+
+class WithdrawEvent(Withdrawal):
+    """The payload of the event ``withdraw``."""
+
+    channel: Door | None = None
+
+
+class ExtendEvent(Extension):
+    """The payload of the event ``extend``."""
+
+    channel: Door | None = None
+
+
+class ReviseEvent(Revision):
+    """The payload of the event ``revise``."""
+
+    channel: Door | None = None
+
+
+class RemindEvent(Reminder):
+    """The payload of the event ``remind``."""
+
+    channel: Door | None = None
+
+
+type ApprovalEvent = VoteEvent | DelegateEvent | WithdrawEvent | ExtendEvent | ReviseEvent | RemindEvent
+
+Refusal = Literal[
+    "own_request",
+    "not_asked",
+    "not_yet",
+    "handed_over",
+    "not_requester",
+    "old_round",
+    "locked",
+    "wrong_code",
+    "comment_needed",
+    "answers_wrong",
+    "already_asked",
+    "to_requester",
+    "in_a_circle",
+    "handed_on_too_often",
+    "already_voted",
+    "not_waiting",
+    "too_often",
+    "too_long",
+]
+"""Why a run refuses what is asked of it; ``triggers.approval`` says it in words."""
+
+
+class CastVote(Contract):
+    """A vote as it counted at the end: by whom, for whom it was, and what was said with it."""
+
+    by: Who
+    on_behalf_of: Who | None = None
+    vote: Choice
+    comments: Comment | None = None
+    answers: Answers | None = None
+    at: Timestamp
+    channel: Literal["api", "link", "event"]
 
 
 class ApprovalOutcome(Contract):
-    """The output of the run. ``status`` is ``Approved``, ``Rejected`` or ``Timeout``."""
+    """The output of the run.
 
-    status: Literal["Approved", "Rejected", "Timeout"]
-    requester: Name
+    ``approver``, ``comments`` and ``decided_at`` are those of the vote that decided it; all are null when none did.
+    ``votes`` are those of the last time that people were asked; ``rounds`` how often a new round began, and the first.
+    """
+
+    status: Literal["Approved", "Rejected", "Timeout", "Withdrawn", "Failed"]
+    requester: Who
     item: Line
-    approver: Name | None = None
+    approver: Who | None = None
     comments: Comment | None = None
     decided_at: Timestamp | None = None
+    rounds: int = 1
+    votes: Annotated[tuple[CastVote, ...], Field(strict=False)] = ()
     trail: TrailHead | None = None
+
+
+class Callback(Contract):
+    """What is posted to the ``callback_url`` of a request when it has ended: the durable input of ``post_outcome``."""
+
+    url: str
+    instance_id: str
+    run: RunStamp
+    outcome: ApprovalOutcome

@@ -27,7 +27,18 @@ Action = Literal[
     "mail_failed",
     "set_aside",
     "auto_approved",
+    "voted",
+    "reminded",
+    "escalated",
+    "delegated",
+    "changes_requested",
+    "revised",
+    "extended",
+    "withdrawn",
+    "refused",
     "decided",
+    "called_back",
+    "callback_failed",
     "timed_out",
     "late",
     "placed",
@@ -66,8 +77,9 @@ class Entry(Contract):
     """One thing that happened.
 
     ``before`` and ``after`` are phases of the run. ``actor`` is null for what the run does by itself. ``anchor`` is in
-    entries of the app: what it found the run's chain to be. ``erasure`` is in the note of one: the keys of the rows
-    whose comments were taken out.
+    entries of the app: what it found the run's chain to be. ``people`` are those whom it concerns: who was asked,
+    reminded, or handed a vote to; ``round`` is that of an approval. ``erasure`` is in the note of one: the keys of the
+    rows whose comments were taken out.
     """
 
     instance_id: str
@@ -82,6 +94,8 @@ class Entry(Contract):
     before: str | None = None
     after: str | None = None
     detail: Detail | None = None
+    round: int | None = None
+    people: Annotated[tuple[Annotated[str, StringConstraints(max_length=254)], ...], Field(strict=False)] | None = None
     comment: Comment | None = None
     salt: str | None = None
     comment_sha256: Digest | None = None

@@ -1,13 +1,16 @@
 """The base of all contracts, and the kinds of text and number that they are made of."""
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, StringConstraints
 
 YEAR_IN_HOURS = 365 * 24
 """The longest that anything waits."""
+MAX_PEOPLE = 50
+"""How many are asked in one thing."""
 
 
 class Contract(BaseModel):
@@ -70,7 +73,41 @@ Address = Annotated[
     Field(description="one mail address; compared without regard to case"),
 ]
 
-Hours = Annotated[float, Field(gt=0, le=YEAR_IN_HOURS, allow_inf_nan=False)]
+HoursNumber = Annotated[float, Field(gt=0, le=YEAR_IN_HOURS, allow_inf_nan=False)]
+
+
+def _hours(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError("a duration is a number of hours, or ISO 8601 text such as P3D or PT4H30M")  # noqa: TRY004
+    if not isinstance(value, str):
+        return float(value)
+    if not _DURATION.fullmatch(value):
+        raise ValueError("a duration in text is ISO 8601: P3D, PT4H30M, P1W; years and months have no fixed length")
+    found = {unit: float(number) for number, unit in re.findall(r"([0-9]+(?:\.[0-9]+)?)([WDHMS])", value)}
+    return sum(found.get(unit, 0) * hours for unit, hours in _UNITS.items())
+
+
+_DURATION = re.compile(
+    r"P(?=[0-9T])(?:[0-9]{1,4}W)?(?:[0-9]{1,4}D)?"
+    r"(?:T(?=[0-9])(?:[0-9]{1,6}H)?(?:[0-9]{1,8}M)?(?:[0-9]{1,9}(?:\.[0-9]{1,3})?S)?)?"
+)
+_UNITS = {"W": 168.0, "D": 24.0, "H": 1.0, "M": 1 / 60, "S": 1 / 3600}
+
+Hours = Annotated[HoursNumber, BeforeValidator(_hours)]
+"""A duration of up to 365 days: a number of hours, or ISO 8601 text. It is kept as the number."""
+
+Who = Annotated[
+    str,
+    StringConstraints(
+        strip_whitespace=True, min_length=1, max_length=254, pattern=r"\A[^\x00-\x1f\x7f\u2028\u2029]*\z"
+    ),
+    Field(description="a person: a mail address, or a name, in one line"),
+]
+
+
+def same_person(text: str) -> str:
+    """Return the form in which addresses and names are compared: two that give the same are one person."""
+    return text.strip().casefold()
 
 
 def path_to(template: str, instance_id: str) -> str:

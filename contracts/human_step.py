@@ -1,23 +1,39 @@
 """What every step that waits for people publishes in its custom status."""
 
-from typing import Annotated
+import json
+from collections.abc import Callable
+from typing import Annotated, Any
 
 from pydantic import Field
 
-from contracts.audit import TrailHead
-from contracts.base import Comment, Contract, DecisionId, Name, Timestamp
+from contracts.audit import TrailHead, digest_of
+from contracts.base import Comment, Contract, DecisionId, Timestamp, Who, same_person
 
 MAX_WARNINGS = 5
 SHOWN_COMMENT = 200
 """How much of a comment the custom status shows: it must stay under 16 KB, whatever the script. The output of
 the run holds the whole."""
+MAX_STATUS = 8_000
+"""Characters of its JSON, in ASCII, that a custom status has: Azure takes 16 KB of UTF-16."""
+MAX_VERDICTS = 20
+"""The newest verdicts that the custom status shows."""
+
+
+def digest_of_person(who: str) -> str:
+    """Return the short name under which a person stands in a custom status, which has no room for 50 addresses."""
+    return digest_of(same_person(who))[:12]
+
+
+def digest_of_id(decision_id: str) -> str:
+    """Return the short name of a ``decision_id`` in a custom status."""
+    return digest_of(decision_id)[:12]
 
 
 class Decision(Contract):
     """Who decided what, when; and the id that the caller gave the decision, so that it finds its verdict."""
 
     approved: bool
-    by: Name
+    by: Who
     comments: Comment | None = None
     at: Timestamp
     decision_id: DecisionId | None = None
@@ -32,6 +48,38 @@ class Decision(Contract):
         if self.comments is None or len(self.comments) <= SHOWN_COMMENT:
             return self
         return self.model_copy(update={"comments": self.comments[: SHOWN_COMMENT - 1] + "…"})
+
+
+class Verdict(Contract):
+    """What a run made of something that was asked of it.
+
+    ``id`` is the digest of the caller's ``decision_id`` and ``said`` that of what was asked, so that an id that comes
+    twice with two things is seen; ``code`` is ``taken``, or why it was refused.
+    """
+
+    id: str
+    said: str
+    code: str
+
+
+class Standing(Contract):
+    """Where an approval stands, as the pages behind the links must know.
+
+    ``round`` counts from 1, ``stage`` and ``level`` (of the escalation; 0 before it) from 0. ``shown`` is the SHA-256
+    of what this round shows. ``seats`` are those who are asked, by ``digest_of_person``: their vote, or null;
+    ``gave_away`` those who handed their vote to somebody else. ``locked`` are the numbers of the mails whose links are
+    locked. ``open`` says that everybody may vote. ``mail_failed`` are the last of those whom a mail did not reach.
+    """
+
+    round: int
+    stage: int = 0
+    level: int = 0
+    shown: str
+    open: bool = False
+    seats: dict[str, str | None] = Field(default_factory=dict)
+    gave_away: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    locked: Annotated[tuple[int, ...], Field(strict=False)] = ()
+    mail_failed: Annotated[tuple[str, ...], Field(strict=False)] = ()
 
 
 class Progress(Contract):
@@ -49,3 +97,32 @@ class Progress(Contract):
     warnings: Annotated[tuple[str, ...], Field(strict=False)] = ()
     wait: int | None = None
     trail: TrailHead | None = None
+    verdicts: Annotated[tuple[Verdict, ...], Field(strict=False)] = ()
+    standing: Standing | None = None
+
+    def fitting(self) -> "Progress":
+        """The same with as much of the long texts as a custom status can hold."""
+        progress = self
+        for shortened in _SHORTER:
+            if len(json.dumps(progress.plain())) <= MAX_STATUS:
+                break
+            progress = progress.model_copy(update=shortened(progress))
+        return progress
+
+
+def _comment_of(progress: Progress, length: int) -> dict[str, Any]:
+    decision = progress.decision
+    if decision is None or decision.comments is None:
+        return {}
+    return {"decision": decision.model_copy(update={"comments": decision.comments[:length] or None})}
+
+
+_SHORTER: tuple[Callable[[Progress], dict[str, Any]], ...] = (
+    lambda progress: {"warnings": progress.warnings[-2:]},
+    lambda progress: {"standing": progress.standing and progress.standing.model_copy(update={"mail_failed": ()})},
+    lambda progress: _comment_of(progress, 50),
+    lambda progress: {"verdicts": progress.verdicts[-10:]},
+    lambda progress: {"warnings": progress.warnings[:0]},
+    lambda progress: _comment_of(progress, 0),
+)
+"""What is left out of a custom status that is too long, in this order."""

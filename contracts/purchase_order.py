@@ -6,8 +6,18 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from contracts.audit import TrailHead
-from contracts.base import YEAR_IN_HOURS, Address, Comment, Contract, DecisionId, InstanceId, Line, Name, Timestamp
-from contracts.records import MAX_PEOPLE
+from contracts.base import (
+    MAX_PEOPLE,
+    YEAR_IN_HOURS,
+    Address,
+    Comment,
+    Contract,
+    DecisionId,
+    InstanceId,
+    Line,
+    Name,
+    Timestamp,
+)
 
 Seconds = Annotated[float, Field(gt=0, le=YEAR_IN_HOURS * 3600, allow_inf_nan=False)]
 

@@ -6,9 +6,9 @@ from typing import Annotated, Any, override
 from pydantic import AfterValidator, Field
 
 from contracts.audit import Entry, RunStamp
-from contracts.base import Address, Contract, Line, Name, Timestamp
+from contracts.base import MAX_PEOPLE, Address, Contract, Line, Name, Timestamp
+from contracts.shown import Shown
 
-MAX_PEOPLE = 50
 MAX_PATH = 13_000
 """Characters: an instance id of 1,000 emojis, percent-encoded, and what stands around it."""
 
@@ -41,6 +41,7 @@ class Wait(Contract):
 class RecordBatch(Contract):
     """What a run has to put on record: the durable input of the activity ``record``."""
 
+    shown: Annotated[tuple[Shown, ...], Field(strict=False)] = ()
     entries: Annotated[tuple[Entry, ...], Field(strict=False)] = ()
     opened: Annotated[tuple[Wait, ...], Field(strict=False)] = ()
     closed: Annotated[tuple[Wait, ...], Field(strict=False)] = ()

@@ -1,8 +1,9 @@
 """Waiting for people: the only place where an event races a timer."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from durabletask import task
 from pydantic import ValidationError
@@ -15,6 +16,8 @@ from orchestrators.retries import EFFECT
 from orchestrators.run_record import RunRecord
 
 MALFORMED = "An event '{event}' was set aside: {reason}."
+
+type OnMalformed = Callable[[str], Generator[task.Task[Any], Any]]
 
 
 def ask(
@@ -32,6 +35,7 @@ def ask(
     record.open_wait(
         kind=kind, title=title, people=mail.to, deadline=deadline, actions=("approve", "reject"), path=path
     )
+    record.note("asked", detail=", ".join(mail.to)[:2000] or None)
     yield from record.store()
     try:
         yield ctx.call_activity(send_approval_request, input=mail.plain(), retry_policy=EFFECT)
@@ -49,29 +53,100 @@ def event_or_deadline[Event: Contract](
     event: str,
     contract: type[Event],
     deadline: datetime,
-    on_malformed: Callable[[str], Generator[task.Task[Any], Any]],
+    on_malformed: OnMalformed,
 ) -> Generator[task.Task[Any], Any, Event | None]:
     """Wait until ``event`` comes with a payload that fits ``contract``, or until ``deadline`` (naive UTC).
 
     Gives the payload, or None when the deadline came first. A payload that does not fit never ends the wait:
-    ``on_malformed`` gets a sentence about it, and is gone through. Whichever of the two loses is cancelled: a wait that
-    is left behind would swallow the next event of that name, and a timer would fire into a later step.
+    ``on_malformed`` gets a sentence about it, and is gone through.
     """
-    timer = ctx.create_timer(deadline)
-    while True:
-        waiting = ctx.wait_for_external_event(event, data_type=EventPayload)
-        winner = yield task.when_any([waiting, timer])
-        if winner is timer:
+    inbox = Inbox(ctx, {event: contract}, on_malformed)
+    arrived = yield from inbox.next(deadline)
+    inbox.close()
+    assert not isinstance(arrived, Finished)
+    return cast("Event | None", arrived)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """An activity that was watched has ended; ``what`` is what it was watched as."""
+
+    what: Any
+    succeeded: bool
+
+
+class Inbox:
+    """All that a run waits for at once: events, the end of activities that it does not stand still for, and a time.
+
+    It is the one place where an event races a timer. Whatever loses stays in the race, or is cancelled by ``close``: a
+    wait that is left behind would swallow the next event of that name, and a timer would fire into a later step.
+    """
+
+    def __init__(
+        self, ctx: task.OrchestrationContext, contracts: Mapping[str, type[Contract]], on_malformed: OnMalformed
+    ) -> None:
+        self._ctx = ctx
+        self._contracts = contracts
+        self._on_malformed = on_malformed
+        self._events: dict[str, task.CancellableTask[EventPayload]] = {}
+        self._watched: list[tuple[task.Task[Any], Any]] = []
+        self._timer: task.CancellableTask[None] | None = None
+        self._until: datetime | None = None
+
+    @property
+    def watched(self) -> int:
+        """How many activities have not ended."""
+        return len(self._watched)
+
+    def watch(self, activity: task.Task[Any], what: Any) -> None:
+        """Let ``next`` tell when an activity has ended."""
+        self._watched.append((activity, what))
+
+    def next(self, until: datetime | None) -> Generator[task.Task[Any], Any, Contract | Finished | None]:
+        """Wait for the next thing: the payload of an event, an activity that ended, or None when it is ``until``.
+
+        Without ``until``, what is watched has to end by itself.
+
+        A payload that does not fit its contract is no such thing: ``on_malformed`` gets a sentence about it.
+        """
+        while True:
+            # In the order in which the actions of a recorded history stand: the timer comes first.
+            timer = self._timer_at(until)
+            for event in self._contracts:
+                if event not in self._events:
+                    self._events[event] = self._ctx.wait_for_external_event(event, data_type=EventPayload)
+            race = [*self._events.values(), *(each for each, _ in self._watched), *([timer] if timer else [])]
+            winner = yield task.when_any(race)
+            if winner is timer:
+                self._timer = None
+                return None
+            for index, (activity, what) in enumerate(self._watched):
+                if activity is winner:
+                    del self._watched[index]
+                    return Finished(what, not activity.is_failed)
+            event = next(name for name, waiting in self._events.items() if waiting is winner)
+            payload = self._events.pop(event).get_result() or EventPayload()  # without a payload nothing is decoded
+            try:
+                return _validated(payload, self._contracts[event])
+            except ValueError as error:
+                yield from self._on_malformed(MALFORMED.format(event=event, reason=error))
+
+    def close(self) -> None:
+        """Cancel the timer, and all waits for events."""
+        for waiting in self._events.values():
             waiting.cancel()
-            return None
-        payload = waiting.get_result() or EventPayload()  # an event without a payload is not decoded
-        try:
-            accepted = _validated(payload, contract)
-        except ValueError as error:
-            yield from on_malformed(MALFORMED.format(event=event, reason=error))
-            continue
-        timer.cancel()
-        return accepted
+        self._events.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _timer_at(self, until: datetime | None) -> task.Task[None] | None:
+        if self._timer is not None and self._until != until:
+            self._timer.cancel()
+            self._timer = None
+        if self._timer is None and until is not None:
+            self._timer, self._until = self._ctx.create_timer(until), until
+        return self._timer
 
 
 def _validated[Event: Contract](payload: EventPayload, contract: type[Event]) -> Event:

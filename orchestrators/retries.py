@@ -12,6 +12,14 @@ EFFECT = RetryPolicy(
 )
 """For an effect on the outside world that is safe to repeat: five attempts within about a minute and a half."""
 
+CALLBACK = RetryPolicy(
+    first_retry_interval=timedelta(seconds=10),
+    max_number_of_attempts=10,
+    backoff_coefficient=3,
+    max_retry_interval=timedelta(hours=1),
+)
+"""For somebody else's server: ten attempts within about four hours and a half."""
+
 RECORD = RetryPolicy(
     first_retry_interval=timedelta(seconds=1),
     max_number_of_attempts=1_500,

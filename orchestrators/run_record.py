@@ -9,8 +9,9 @@ from durabletask import task
 from activities.records import record
 from contracts.audit import GENESIS, Action, Channel, Entry, TrailHead, chained
 from contracts.base import Contract
-from contracts.human_step import MAX_WARNINGS, Decision, Progress
+from contracts.human_step import MAX_VERDICTS, MAX_WARNINGS, Decision, Progress, Standing, Verdict
 from contracts.records import RecordBatch, Recorded, Wait
+from contracts.shown import Shown
 from orchestrators.retries import RECORD
 
 MAX_SET_ASIDE = 20
@@ -29,13 +30,14 @@ class RunRecord:
         self._ctx = ctx
         self._recorded = bool(ctx.version)
         self._progress = Progress(phase="started")
-        self._run = f"{ctx.current_utc_datetime:%Y%m%dT%H%M%S%f}Z"
+        self.run = f"{ctx.current_utc_datetime:%Y%m%dT%H%M%S%f}Z"
         self._last: Entry | None = None
         self._stored = 0
         self._salt: str | None = None
         self._wait: Wait | None = None
         self._waits = 0
         self._set_aside = 0
+        self._shown: list[Shown] = []
         self._entries: list[Entry] = []
         self._opened: list[Wait] = []
         self._closed: list[Wait] = []
@@ -54,18 +56,35 @@ class RunRecord:
         said = {"phase": phase, "waiting_for": waiting_for, "deadline": deadline, "decision": taken}
         self._publish(before.model_copy(update=said))
 
+    def extend(self, deadline: datetime) -> None:
+        """Say that it waits until another time; all else stays."""
+        self._publish(self._progress.model_copy(update={"deadline": deadline}))
+
     def warn(self, warning: str) -> None:
         """Add a warning to the custom status; the oldest one makes room."""
         warnings = (*self._progress.warnings, warning)[-MAX_WARNINGS:]
         self._publish(self._progress.model_copy(update={"warnings": warnings}))
 
+    def stand(self, standing: Standing) -> None:
+        """Say where an approval stands."""
+        self._publish(self._progress.model_copy(update={"standing": standing}))
+
+    def answer(self, verdict: Verdict) -> None:
+        """Say what was made of something that was asked; the oldest verdict makes room."""
+        verdicts = (*self._progress.verdicts, verdict)[-MAX_VERDICTS:]
+        self._publish(self._progress.model_copy(update={"verdicts": verdicts}))
+
     def set_aside(self, warning: str) -> Generator[task.Task[Any], Any]:
         """Warn of an event that was set aside, and put it on record."""
-        self._set_aside += 1
-        if self._set_aside <= MAX_SET_ASIDE:
+        if self.may_note_more():
             self.note("set_aside", channel="event", detail=warning)
         self.warn(warning)
         yield from self.store()
+
+    def may_note_more(self) -> bool:
+        """Count what was set aside or refused; false when there was so much of it that the trail takes no more."""
+        self._set_aside += 1
+        return self._set_aside <= MAX_SET_ASIDE
 
     def note(
         self,
@@ -73,6 +92,9 @@ class RunRecord:
         *,
         after: str | None = None,
         actor: str | None = None,
+        on_behalf_of: str | None = None,
+        people: tuple[str, ...] | None = None,
+        round_number: int | None = None,
         channel: Channel | None = None,
         detail: str | None = None,
         comment: str | None = None,
@@ -89,10 +111,13 @@ class RunRecord:
             payload=payload,
             instance_id=self._ctx.instance_id,
             series="run",
-            run=self._run,
+            run=self.run,
             at=self._now,
             action=action,
             actor=actor,
+            on_behalf_of=on_behalf_of,
+            people=people,
+            round=round_number,
             channel=channel,
             before=before,
             after=after or before,
@@ -103,13 +128,13 @@ class RunRecord:
     def open_wait(
         self, *, kind: str, title: str, people: tuple[str, ...], deadline: datetime, actions: tuple[str, ...], path: str
     ) -> None:
-        """Say who is waited for from now on, and note that they are asked."""
+        """Say who is waited for from now on."""
         if not self._recorded:
             return
         self._waits += 1
         self._wait = Wait(
             instance_id=self._ctx.instance_id,
-            run=self._run,
+            run=self.run,
             number=self._waits,
             kind=kind,
             title=title,
@@ -120,7 +145,28 @@ class RunRecord:
             path=path,
         )
         self._opened.append(self._wait)
-        self.note("asked", detail=", ".join(people)[:2000] or None)
+
+    def change_wait(self, people: tuple[str, ...]) -> None:
+        """Say that others are waited for from now on; since when is as it was."""
+        if self._wait is not None and self._wait.people != people:
+            self._replace_wait(people=people)
+
+    def extend_wait(self, deadline: datetime) -> None:
+        """Say that people are waited for until another time."""
+        if self._wait is not None:
+            self._replace_wait(deadline=deadline.replace(tzinfo=UTC))
+
+    def _replace_wait(self, **said: Any) -> None:
+        assert self._wait is not None
+        self._waits += 1
+        self._closed.append(self._wait)
+        self._wait = self._wait.model_copy(update={"number": self._waits, **said})
+        self._opened.append(self._wait)
+
+    def show(self, shown: Shown) -> None:
+        """Keep what people are shown."""
+        if self._recorded:
+            self._shown.append(shown)
 
     def close_wait(self) -> None:
         """Say that nobody is waited for any more."""
@@ -130,10 +176,15 @@ class RunRecord:
 
     def store(self) -> Generator[task.Task[Any], Any]:
         """Put on record what was gathered, and go on only then: nothing takes effect that is not on record."""
-        if not (self._entries or self._opened or self._closed):
+        if not (self._shown or self._entries or self._opened or self._closed):
             return
-        batch = RecordBatch(entries=tuple(self._entries), opened=tuple(self._opened), closed=tuple(self._closed))
-        self._entries, self._opened, self._closed = [], [], []
+        batch = RecordBatch(
+            shown=tuple(self._shown),
+            entries=tuple(self._entries),
+            opened=tuple(self._opened),
+            closed=tuple(self._closed),
+        )
+        self._shown, self._entries, self._opened, self._closed = [], [], [], []
         self._publish(self._progress)
         answer = yield self._ctx.call_activity(record, input=batch.plain(), retry_policy=RECORD)
         recorded = Recorded.model_validate(answer)
@@ -160,10 +211,10 @@ class RunRecord:
         if not self._recorded:
             return None
         number, head = (self._last.number, self._last.hash) if self._last is not None else (0, GENESIS)
-        return TrailHead(run=self._run, entries=number, stored=self._stored, head=head)
+        return TrailHead(run=self.run, entries=number, stored=self._stored, head=head)
 
     def _publish(self, progress: Progress) -> None:
         wait = self._wait.number if self._wait is not None else None
         self._progress = progress.model_copy(update={"wait": wait, "trail": self._head})
-        status: dict[str, Any] = self._progress.plain()
+        status: dict[str, Any] = self._progress.fitting().plain()
         self._ctx.set_custom_status(status)

@@ -3,7 +3,7 @@
 import logging
 
 from contracts.records import RecordBatch
-from services import trail, waits
+from services import shown, trail, waits
 from services.record_store import Change, RecordStore, RowTaken
 
 _LOGGER = logging.getLogger(__name__)
@@ -16,7 +16,8 @@ def put_on_record(store: RecordStore, batch: RecordBatch) -> list[int]:
     alarm in the log: the trail was tampered with. A wait that was closed is not opened again. Raises
     ``RecordStoreError``.
     """
-    groups = [[trail.stored(entry)] for entry in batch.entries]
+    groups = [[shown.stored(each)] for each in batch.shown]
+    groups += [[trail.stored(entry)] for entry in batch.entries]
     groups += [waits.opened(wait) for wait in batch.opened]
     groups += [waits.closed(wait) for wait in batch.closed]
     refused: list[int] = []

@@ -1,28 +1,76 @@
 """HTTP of the approval (human interaction)."""
 
+import asyncio
+import logging
+from typing import Literal
+from uuid import NAMESPACE_URL, uuid5
+
 import azure.functions as func
 from azure.durable_functions import DurableFunctionsClient
+from durabletask.client import OrchestrationState
 
-from contracts.approval import ApprovalDecision, ApprovalInput, DecisionEvent, StartApproval
+from contracts import approval_version_2
+from contracts.approval import (
+    ApprovalInput,
+    Command,
+    DelegateEvent,
+    Delegation,
+    ExtendEvent,
+    Extension,
+    Reminder,
+    RemindEvent,
+    ReviseEvent,
+    Revision,
+    StartApproval,
+    Vote,
+    VoteEvent,
+    Withdrawal,
+    WithdrawEvent,
+)
+from contracts.audit import Entry
+from contracts.base import as_utc_text, path_to
+from contracts.form import wrong_answers
+from contracts.human_step import Progress
+from errors import AlreadyStarted, Unprocessable
 from orchestrators.approval import DECISION, approval
+from services import trail
+from services.callback import check_callback
+from services.record_store import RecordStoreError, get_record_store
 from settings import get_settings
+from triggers.ask_run import Asked, ask_run
 from triggers.decide import AskedDecision, answer_decision, decide
-from triggers.instances import describe, find, start
-from triggers.web import answer, decision_id_of, instance_id_of, read_body
+from triggers.instances import ENDED, describe, find, progress_of, run_of, start
+from triggers.story import history_of, rounds_of
+from triggers.web import answer, decision_id_of, idempotency_key_of, instance_id_of, read_body
 
 WORKFLOW = approval.__name__
 
+_LOGGER = logging.getLogger(__name__)
+
 
 async def start_approval(req: func.HttpRequest, client: DurableFunctionsClient) -> func.HttpResponse:
-    """``POST /api/requests``: 202 with ``request_id``, ``approval_url`` and ``status_url``."""
+    """``POST /api/requests``: 202 with ``request_id``, ``approval_url`` and ``status_url``.
+
+    With an ``Idempotency-Key`` that came before, with the same body, it gives the request that is there.
+    """
     body = read_body(req, StartApproval)
-    asked = ApprovalInput(
-        requester=body.requester,
-        item=body.item,
-        timeout_hours=body.timeout_hours,
-        approvers=(get_settings().approval_requests_to,),
+    key = idempotency_key_of(req, body.idempotency_key)
+    if body.callback_url is not None:
+        try:
+            check_callback(body.callback_url)
+        except ValueError as error:
+            errors = [{"field": "callback_url", "message": str(error)}]
+            raise Unprocessable("The body is not valid: callback_url.", errors=errors) from None
+    given = ApprovalInput.model_validate(
+        body.model_dump(mode="json", exclude={"request_id"})
+        | {"mailbox": None if body.stages else get_settings().approval_requests_to, "idempotency_key": key}
     )
-    request_id = await start(client, WORKFLOW, body.request_id, asked)
+    request_id = body.request_id or (f"{WORKFLOW}-{uuid5(NAMESPACE_URL, key)}" if key else None)
+    try:
+        request_id = await start(client, WORKFLOW, request_id, given)
+    except AlreadyStarted:
+        if not key or request_id is None or not await _is_repetition(client, request_id, given):
+            raise
     links = {"approval_url": _approval_url(request_id), "status_url": _status_url(request_id)}
     return answer({"request_id": request_id, **links}, 202, {"Location": links["status_url"]})
 
@@ -30,31 +78,206 @@ async def start_approval(req: func.HttpRequest, client: DurableFunctionsClient) 
 async def decide_approval(req: func.HttpRequest, client: DurableFunctionsClient) -> func.HttpResponse:
     """``POST /api/approvals/{request_id}``: 200 with the verdict, 202 when there is none yet."""
     request_id = instance_id_of(req, "request_id")
-    body = read_body(req, ApprovalDecision)
+    body = read_body(req, Vote)
     decision_id = decision_id_of(req, body.decision_id)
-    asked = AskedDecision(
-        approved=body.is_approved,
-        by=body.approver,
-        comments=body.comments,
-        decision_id=decision_id,
-        event=DECISION,
-        payload=DecisionEvent.model_validate(body.plain() | {"decision_id": decision_id, "channel": "api"}),
-    )
-    verdict = await decide(client, WORKFLOW, request_id, asked, patience=get_settings().decision_wait_seconds)
+    state = await find(client, WORKFLOW, request_id)
     message = f"The decision on request '{request_id}' was taken."
-    return answer_decision(verdict, request_id, _status_url(request_id), message)
+    if _is_version_2(state):
+        asked = _decision(body, decision_id)
+        verdict = await decide(client, WORKFLOW, request_id, asked, patience=get_settings().decision_wait_seconds)
+        return answer_decision(verdict, request_id, _status_url(request_id), message)
+    _check_answers(body, state)
+    event = VoteEvent.model_validate(body.plain() | {"decision_id": decision_id, "channel": "api"})
+    progress = await _ask(client, request_id, Asked(DECISION, event, body.approver, body.choice))
+    return _answer(progress, request_id, decision_id, message, vote=body.choice)
 
 
 async def get_approval(req: func.HttpRequest, client: DurableFunctionsClient) -> func.HttpResponse:
-    """``GET /api/requests/{request_id}``: the request, what is going on, and the outcome."""
+    """``GET /api/requests/{request_id}``: the request, what is going on, what happened, and the outcome.
+
+    ``history`` is all that happened, in order, and ``rounds`` the same by rounds; both are null while the records
+    cannot be reached.
+    """
     request_id = instance_id_of(req, "request_id")
-    shown = describe(await find(client, WORKFLOW, request_id))
-    return answer({"request_id": request_id, "approval_url": _approval_url(request_id), **shown})
+    state = await find(client, WORKFLOW, request_id)
+    shown = {"request_id": request_id, "approval_url": _approval_url(request_id), **describe(state)}
+    progress = progress_of(state)
+    if progress is not None and state.runtime_status not in ENDED:
+        shown["status"] = _STATUSES.get(progress.phase, shown["status"])  # it may have its last mails to send
+    try:
+        entries = await asyncio.to_thread(_entries, state)
+    except RecordStoreError:
+        _LOGGER.exception("The history of a request could not be read")
+        return answer({**shown, "rounds": None, "history": None})
+    return answer({**shown, "rounds": rounds_of(entries), "history": history_of(entries)})
+
+
+async def delegate_approval(req: func.HttpRequest, client: DurableFunctionsClient) -> func.HttpResponse:
+    """``POST /api/requests/{request_id}/delegate``: hands a vote to somebody else."""
+    return await _command(
+        req, client, Delegation, event="delegate", payload=DelegateEvent, message="The vote was handed over."
+    )
+
+
+async def withdraw_approval(req: func.HttpRequest, client: DurableFunctionsClient) -> func.HttpResponse:
+    """``POST /api/requests/{request_id}/withdraw``: ends it, by the requester."""
+    return await _command(
+        req, client, Withdrawal, event="withdraw", payload=WithdrawEvent, message="The request was withdrawn."
+    )
+
+
+async def extend_approval(req: func.HttpRequest, client: DurableFunctionsClient) -> func.HttpResponse:
+    """``POST /api/requests/{request_id}/extend``: moves the deadline on, by the requester."""
+    return await _command(
+        req, client, Extension, event="extend", payload=ExtendEvent, message="The deadline was moved on."
+    )
+
+
+async def revise_approval(req: func.HttpRequest, client: DurableFunctionsClient) -> func.HttpResponse:
+    """``POST /api/requests/{request_id}/revise``: the requester answers to the changes that were asked for."""
+    return await _command(
+        req,
+        client,
+        Revision,
+        event="revise",
+        payload=ReviseEvent,
+        message="The request was revised; a new round begins.",
+    )
+
+
+async def remind_approval(req: func.HttpRequest, client: DurableFunctionsClient) -> func.HttpResponse:
+    """``POST /api/requests/{request_id}/remind``: sends the links again."""
+    return await _command(
+        req, client, Reminder, event="remind", payload=RemindEvent, message="The mails are on their way."
+    )
+
+
+_STATUSES = {
+    "approved": "Approved",
+    "rejected": "Rejected",
+    "timed_out": "Timeout",
+    "withdrawn": "Withdrawn",
+    "failed": "Failed",
+}
+
+
+async def _command(
+    req: func.HttpRequest,
+    client: DurableFunctionsClient,
+    contract: type[Command],
+    *,
+    event: Literal["delegate", "withdraw", "extend", "revise", "remind"],
+    payload: type[Command],
+    message: str,
+) -> func.HttpResponse:
+    request_id = instance_id_of(req, "request_id")
+    body = read_body(req, contract)
+    decision_id = decision_id_of(req, body.decision_id)
+    if _is_version_2(await find(client, WORKFLOW, request_id)):
+        raise Unprocessable("This request was started by an earlier version of the app, which cannot do that.")
+    said = payload.model_validate(body.plain() | {"decision_id": decision_id, "channel": "api"})
+    by = getattr(body, "by", None) or getattr(body, "approver", None) or "(API)"
+    return _answer(await _ask(client, request_id, Asked(event, said, by, event)), request_id, decision_id, message)
+
+
+async def _ask(client: DurableFunctionsClient, request_id: str, asked: Asked) -> Progress | None:
+    return await ask_run(client, request_id, asked, patience=get_settings().decision_wait_seconds)
+
+
+def _answer(
+    progress: Progress | None, request_id: str, decision_id: str, message: str, **said: str
+) -> func.HttpResponse:
+    """Answer 200 with what came of it, or 202 with the address that will show it."""
+    status_url = _status_url(request_id)
+    if progress is None:
+        body = {"instance_id": request_id, "message": "This was handed over; the run has yet to take it."}
+        return answer({**body, "status_url": status_url}, 202, {"Location": status_url})
+    taken = progress.decision
+    return answer(
+        {
+            "instance_id": request_id,
+            "message": message,
+            **said,
+            "outcome": taken.outcome if taken is not None else "pending",
+            "decided_by": taken.by if taken is not None else None,
+            "decided_at": as_utc_text(taken.at) if taken is not None else None,
+            "phase": progress.phase,
+            "deadline": as_utc_text(progress.deadline) if progress.deadline is not None else None,
+            "decision_id": decision_id,
+            "status_url": status_url,
+        }
+    )
+
+
+def _check_answers(body: Vote, state: OrchestrationState) -> None:
+    """Say which answers are wrong, where that can be told; the run is the judge."""
+    if body.choice != "approve":
+        return
+    try:
+        form = ApprovalInput.model_validate_json(state.serialized_input or "").form
+    except ValueError:  # the run has failed for that
+        return
+    if form is None:
+        if body.answers:
+            raise Unprocessable("This request has no form, so that it takes no answers.")
+        return
+    wrong = wrong_answers(form, body.answers or {})
+    if wrong:
+        fields = [{"field": f"answers.{name}".rstrip("."), "message": message} for name, message in wrong.items()]
+        raise Unprocessable("The answers do not fit the form of the request.", errors=fields, code="answers_wrong")
+
+
+async def _is_repetition(client: DurableFunctionsClient, request_id: str, given: ApprovalInput) -> bool:
+    """Whether the request that has this id was started with the same key, and the same body."""
+    state = await client.get_orchestration_state(request_id)
+    if state is None or state.name != WORKFLOW or not state.serialized_input:
+        return False
+    try:
+        there = ApprovalInput.model_validate_json(state.serialized_input)
+    except ValueError:
+        return False
+    if there.idempotency_key != given.idempotency_key:
+        return False
+    if there != given:
+        raise Unprocessable("This Idempotency-Key came before with another request. Use a new one for each.")
+    return True
+
+
+def _is_version_2(state: OrchestrationState) -> bool:
+    """Whether a run was started by an earlier version of the app, and keeps to its rules."""
+    progress = progress_of(state)
+    return progress is not None and progress.standing is None
+
+
+def _decision(body: Vote, decision_id: str) -> AskedDecision:
+    """What is asked of a run of an earlier version, which knows yes and no."""
+    if body.choice not in ("approve", "reject"):
+        raise Unprocessable("This request was started by an earlier version of the app: approve or reject it.")
+    event = approval_version_2.DecisionEvent(
+        is_approved=body.choice == "approve",
+        approver=body.approver[:100],
+        comments=body.comments,
+        decision_id=decision_id,
+        channel="api",
+    )
+    return AskedDecision(
+        approved=event.is_approved,
+        by=event.approver,
+        comments=event.comments,
+        decision_id=decision_id,
+        event=DECISION,
+        payload=event,
+    )
+
+
+def _entries(state: OrchestrationState) -> list[Entry]:
+    run = run_of(state)
+    return [entry for entry in trail.read(get_record_store(), state.instance_id).entries if entry.run == run]
 
 
 def _approval_url(request_id: str) -> str:
-    return f"{get_settings().base_url}/api/approvals/{request_id}"
+    return get_settings().base_url + path_to("/api/approvals/{}", request_id)
 
 
 def _status_url(request_id: str) -> str:
-    return f"{get_settings().base_url}/api/requests/{request_id}"
+    return get_settings().base_url + path_to("/api/requests/{}", request_id)

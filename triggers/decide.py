@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import azure.functions as func
 import grpc
@@ -48,6 +49,17 @@ class AskedDecision:
         return (taken.approved, taken.by, taken.comments) == (self.approved, self.by, comments.comments)
 
 
+@dataclass(frozen=True)
+class Late:
+    """What came too late, for the audit trail: who said what, by which door."""
+
+    by: str
+    said: str
+    comment: str | None
+    channel: Literal["api", "link"]
+    payload: dict[str, Any]
+
+
 async def decide(
     client: DurableFunctionsClient,
     workflow: str,
@@ -64,14 +76,42 @@ async def decide(
     come to it within ``patience`` seconds (a suspended run does not). Raises ``NotFound``, ``AlreadyDecided``,
     ``TooLate``, or ``Unprocessable`` when the id came before with another decision.
     """
-    verdict = await _look(client, workflow, instance_id, asked)
+
+    async def look() -> Decision | None:
+        state = await find(client, workflow, instance_id)
+        try:
+            return _verdict(state, asked)
+        except TooLate:
+            said = "approved" if asked.approved else "rejected"
+            late = Late(asked.by, said, asked.comments, "api", asked.payload.plain())
+            await asyncio.to_thread(note_late, state, late)
+            raise
+
+    return await hand_over(
+        client, instance_id, asked.event, asked.payload.plain(), look, patience=patience, clock=clock, sleep=sleep
+    )
+
+
+async def hand_over[Verdict](
+    client: DurableFunctionsClient,
+    instance_id: str,
+    event: str,
+    payload: dict[str, Any],
+    look: Callable[[], Awaitable[Verdict | None]],
+    *,
+    patience: float,
+    clock: Callable[[], float],
+    sleep: Callable[[float], Awaitable[None]],
+) -> Verdict | None:
+    """Raise an event, unless there is a verdict on it by now, and ``look`` for the verdict for ``patience`` seconds."""
+    verdict = await look()
     if verdict is not None:
         return verdict
-    await _raise(client, instance_id, asked)
+    await _raise(client, instance_id, event, payload)
 
     give_up, pause = clock() + patience, FIRST_POLL
     while True:
-        verdict = await _look(client, workflow, instance_id, asked)
+        verdict = await look()
         if verdict is not None or clock() >= give_up:
             return verdict
         await sleep(pause)
@@ -96,19 +136,8 @@ def answer_decision(verdict: Decision | None, instance_id: str, status_url: str,
     )
 
 
-async def _look(
-    client: DurableFunctionsClient, workflow: str, instance_id: str, asked: AskedDecision
-) -> Decision | None:
-    """Look for the verdict. A decision that comes too late is noted in the audit trail before that is said."""
-    state = await find(client, workflow, instance_id)
-    try:
-        return _verdict(state, asked)
-    except TooLate:
-        await asyncio.to_thread(_note_late, state, asked)
-        raise
-
-
-def _note_late(state: OrchestrationState, asked: AskedDecision) -> None:
+def note_late(state: OrchestrationState, late: Late) -> None:
+    """Put a decision on record that came too late, before that is said."""
     trail.append(
         get_record_store(),
         state.instance_id,
@@ -116,19 +145,19 @@ def _note_late(state: OrchestrationState, asked: AskedDecision) -> None:
         action="late",
         at=now(),
         run=run_of(state),
-        actor=asked.by,
-        channel="api",
-        detail="approved" if asked.approved else "rejected",
-        comment=asked.comments,
-        payload=asked.payload.plain(),
+        actor=late.by,
+        channel=late.channel,
+        detail=late.said,
+        comment=late.comment,
+        payload=late.payload,
         once=True,
         limit=MAX_LATE,
     )
 
 
-async def _raise(client: DurableFunctionsClient, instance_id: str, asked: AskedDecision) -> None:
+async def _raise(client: DurableFunctionsClient, instance_id: str, event: str, payload: dict[str, Any]) -> None:
     try:
-        await client.raise_orchestration_event(instance_id, asked.event, data=asked.payload.plain())
+        await client.raise_orchestration_event(instance_id, event, data=payload)
     except grpc.RpcError as error:
         if error.code() == grpc.StatusCode.NOT_FOUND:
             raise NotFound(f"The instance '{instance_id}' is gone.") from None

@@ -10,7 +10,7 @@ from azure.durable_functions import DurableFunctionsClient
 from durabletask.client import OrchestrationQuery, OrchestrationState
 
 from contracts.audit import TrailHead
-from services import clock, trail, waits
+from services import clock, shown, trail, waits
 from services.record_store import RecordStore, get_record_store
 from services.trail import Kept
 from settings import get_settings
@@ -61,6 +61,7 @@ async def _purge_when_due(client: DurableFunctionsClient, store: RecordStore, st
             return "kept"  # its history could not be read
     # The waits first: what is left of an instance that is gone, nobody would look for.
     await asyncio.to_thread(waits.forget, store, state.instance_id)
+    await asyncio.to_thread(shown.forget, store, state.instance_id)
     await client.purge_orchestration(state.instance_id)
     return "purged"
 

@@ -142,9 +142,14 @@ def decision_id_of(req: func.HttpRequest, in_body: str | None) -> str:
 
     Raises ``BadRequest`` when the header cannot be one.
     """
+    return idempotency_key_of(req, in_body) or uuid4().hex
+
+
+def idempotency_key_of(req: func.HttpRequest, in_body: str | None) -> str | None:
+    """Return the ``Idempotency-Key`` header, else what the body has for it. Raises ``BadRequest``."""
     given = req.headers.get("idempotency-key")
     if given is None:
-        return in_body or uuid4().hex
+        return in_body
     try:
         return _DECISION_ID.validate_python(given)
     except ValidationError:

@@ -90,7 +90,9 @@ def test_a_bad_field_of_a_request_is_named(client: httpx.Client, change: dict[st
     [
         ({"is_approved": "true"}, "is_approved"),
         ({"is_approved": 1}, "is_approved"),
-        ({"is_approved": None}, "is_approved"),
+        ({"is_approved": None}, "(body)"),
+        ({"vote": "approve"}, "(body)"),
+        ({"vote": "yes"}, "vote"),
         ({"approver": ""}, "approver"),
         ({"comments": "x" * 4001}, "comments"),
         ({"comment": "x"}, "comment"),

@@ -68,7 +68,7 @@ def is_quiet(client: httpx.Client, path: str) -> bool:
     status = body["custom_status"]
     if body["output"] or not status:
         return bool(body["output"])
-    is_stored: bool = status["trail"]["stored"] == status["trail"]["entries"]
+    is_stored: bool = status["trail"]["stored"] == status["trail"]["entries"] >= 3  # the mail was sent too
     return is_stored and status["phase"] == "waiting_for_approval"
 
 
@@ -91,9 +91,9 @@ def decided(client: httpx.Client, **changes: Any) -> str:
     return request_id
 
 
-def timed_out(client: httpx.Client) -> str:
-    """An approval whose time was up."""
-    request_id = approval(client, timeout_hours=0.00002)
+def timed_out(client: httpx.Client, hours: float = 0.00002) -> str:
+    """An approval whose time was up: six entries, though its first mail may have been sent later."""
+    request_id = approval(client, timeout_hours=hours)
     assert ended(client, f"/api/requests/{request_id}")["status"] == "Timeout"
     return request_id
 
@@ -156,19 +156,22 @@ def is_intact(client: httpx.Client, instance: str, entries: int) -> dict[str, An
 # What is told of a run
 
 
-def asked_of(*people: str) -> list[tuple[Any, ...]]:
-    """What an approval says until it waits."""
-    return [
-        ("started", "Alice", "api", None, "requesting_approval", None, None),
-        ("asked", None, None, "requesting_approval", "requesting_approval", ", ".join(people), None),
-        ("mailed", None, None, "requesting_approval", "waiting_for_approval", None, None),
-    ]
+ASKING: list[tuple[Any, ...]] = [
+    ("started", "Alice", "api", None, "requesting_approval", None, None),
+    ("asked", None, None, "requesting_approval", "waiting_for_approval", None, None),
+    ("mailed", None, None, "waiting_for_approval", "waiting_for_approval", "asked", None),
+]
+"""What an approval says until it waits, and its mail was sent."""
 
+ACTIONS = ["started", "asked", "mailed", "voted", "decided", "mailed", "ended"]
+"""What is told of an approval that one vote has decided."""
 
-def ordered() -> list[tuple[Any, ...]]:
-    """What an order says until it waits."""
-    started, *rest = asked_of(ASKED)
-    return [(started[0], None, *started[2:]), *rest]
+ORDERING: list[tuple[Any, ...]] = [
+    ("started", None, "api", None, "requesting_approval", None, None),
+    ("asked", None, None, "requesting_approval", "requesting_approval", ASKED, None),
+    ("mailed", None, None, "requesting_approval", "waiting_for_approval", None, None),
+]
+"""What an order says until it waits."""
 
 
 @pytest.mark.parametrize(("approved", "outcome"), [(True, "approved"), (False, "rejected")])
@@ -176,21 +179,27 @@ def ordered() -> list[tuple[Any, ...]]:
 def test_an_approval_that_was_decided(client: httpx.Client, approved: bool, outcome: str, comment: str | None) -> None:
     request_id = decided(client, is_approved=approved, approver="Ålice 李", comments=comment)
     assert story(client, request_id) == [
-        *asked_of(ASKED),
-        ("decided", "Ålice 李", "api", "waiting_for_approval", outcome, None, comment),
+        *ASKING,
+        ("voted", "Ålice 李", "api", *["waiting_for_approval"] * 2, "approve" if approved else "reject", comment),
+        ("decided", "Ålice 李", "api", "waiting_for_approval", outcome, None, None),
+        ("mailed", None, None, outcome, outcome, "decided", None),
         ("ended", None, None, outcome, outcome, None, None),
     ]
-    is_intact(client, request_id, 5)
+    people = [entry.get("people") for entry in audit(client, request_id)]
+    assert people == [None, *[[ASKED]] * 2, *[None] * 2, [ASKED], None]
+    assert [entry.get("round") for entry in audit(client, request_id)] == [None, *[1] * 6]
+    is_intact(client, request_id, 7)
 
 
 def test_an_approval_whose_time_was_up(client: httpx.Client) -> None:
-    request_id = timed_out(client)
+    request_id = timed_out(client, hours=0.0005)
     assert story(client, request_id) == [
-        *asked_of(ASKED),
-        ("timed_out", None, "timer", "waiting_for_approval", "timed_out", None, None),
+        *ASKING,
+        ("timed_out", None, "timer", "waiting_for_approval", "timed_out", "reject", None),
+        ("mailed", None, None, "timed_out", "timed_out", "decided", None),
         ("ended", None, None, "timed_out", "timed_out", None, None),
     ]
-    is_intact(client, request_id, 5)
+    is_intact(client, request_id, 6)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +212,7 @@ def test_an_order_that_was_decided(client: httpx.Client, approved: bool, phase: 
     assert client.post(f"/signal-approval/{instance}", json=body).status_code == 200
     ended(client, f"/status/{instance}")
     assert story(client, instance) == [
-        *ordered(),
+        *ORDERING,
         ("decided", "ManagerX", "api", "waiting_for_approval", phase, None, "Fine!"),
         (effect, None, None, phase, outcome, None, None),
         ("ended", None, None, outcome, outcome, None, None),
@@ -215,7 +224,7 @@ def test_an_order_whose_time_was_up(client: httpx.Client) -> None:
     instance = order(client, timeout_seconds=0.05)
     ended(client, f"/status/{instance}")
     assert story(client, instance) == [
-        *ordered(),
+        *ORDERING,
         ("timed_out", None, "timer", "waiting_for_approval", "cancelling_order", None, None),
         ("cancelled", None, None, "cancelling_order", "timed_out", None, None),
         ("ended", None, None, "timed_out", "timed_out", None, None),
@@ -236,9 +245,9 @@ def test_an_order_that_nobody_has_to_approve(client: httpx.Client) -> None:
 
 
 def test_entries_are_numbered_linked_and_dated(client: httpx.Client) -> None:
-    request_id = decided(client)
+    request_id = decided(client, key="the-key")
     entries = [Entry.model_validate(entry) for entry in audit(client, request_id)]
-    assert [entry.number for entry in entries] == [1, 2, 3, 4, 5]
+    assert [entry.number for entry in entries] == [1, 2, 3, 4, 5, 6, 7]
     assert [entry.previous for entry in entries] == [GENESIS, *(entry.hash for entry in entries[:-1])]
     assert all(entry.is_sound for entry in entries)
     assert {(entry.instance_id, entry.series) for entry in entries} == {(request_id, "run")}
@@ -248,7 +257,7 @@ def test_entries_are_numbered_linked_and_dated(client: httpx.Client) -> None:
     assert entries[0].payload_sha256 == digest_of(body["input"])
     assert entries[3].at == datetime.fromisoformat(body["output"]["decided_at"])
     assert entries[3].salt is not None
-    payload = DECISION | {"decision_id": body["custom_status"]["decision"]["decision_id"], "channel": "api"}
+    payload = DECISION | {"decision_id": "the-key", "channel": "api"}
     assert entries[3].payload_sha256 == digest_of(payload, entries[3].salt)
 
 
@@ -256,10 +265,10 @@ def test_a_raw_event_is_told_from_the_api(client: httpx.Client) -> None:
     request_id = approval(client)
     raise_event(client, request_id, "decision", DECISION)
     ended(client, f"/api/requests/{request_id}")
-    assert story(client, request_id)[3] == (
-        *("decided", "Manager", "event", "waiting_for_approval", "approved"),
-        *(None, "Approved!"),
-    )
+    assert story(client, request_id)[3:5] == [
+        ("voted", "Manager", "event", "waiting_for_approval", "waiting_for_approval", "approve", "Approved!"),
+        ("decided", "Manager", "event", "waiting_for_approval", "approved", None, None),
+    ]
     instance = order(client)
     raise_event(client, instance, "approval_event", {"approver_name": "ManagerX", "approved": True})
     ended(client, f"/status/{instance}")
@@ -295,7 +304,7 @@ def test_an_event_that_is_set_aside_is_told_and_the_run_goes_on(client: httpx.Cl
     assert (aside["number"], aside["channel"], aside["after"]) == (4, "event", "waiting_for_approval")
     assert aside["detail"] in seen["custom_status"]["warnings"]
     assert "hurts" not in aside["detail"] or "knee" in next(iter(set(payload) - set(DECISION)), "")
-    is_intact(client, request_id, 6)
+    is_intact(client, request_id, 8)
 
 
 def test_no_flood_of_events_makes_a_trail_grow_without_end(client: httpx.Client) -> None:
@@ -305,12 +314,12 @@ def test_no_flood_of_events_makes_a_trail_grow_without_end(client: httpx.Client)
     assert decide(client, request_id).status_code == 200
     ended(client, f"/api/requests/{request_id}")
     assert [entry["action"] for entry in audit(client, request_id)].count("set_aside") == 20
-    is_intact(client, request_id, 25)
+    is_intact(client, request_id, 27)
 
 
 def test_while_it_waits_there_is_what_has_happened_so_far(client: httpx.Client) -> None:
     request_id = approval(client)
-    assert story(client, request_id) == asked_of(ASKED)
+    assert story(client, request_id) == ASKING
     found = is_intact(client, request_id, 3)
     assert (found["chains"][0]["pending"], found["erased"], found["sealed"]) == (0, 0, None)
 
@@ -324,7 +333,7 @@ def test_the_head_is_in_the_status_and_in_the_output(client: httpx.Client) -> No
     decide(client, request_id)
     body = ended(client, path)
     last = audit(client, request_id)[-1]
-    head = {"run": last["run"], "entries": 5, "stored": 5, "head": last["hash"]}
+    head = {"run": last["run"], "entries": 7, "stored": 7, "head": last["hash"]}
     assert body["output"]["trail"] == body["custom_status"]["trail"] == head
 
 
@@ -355,7 +364,7 @@ def test_who_verifies_while_runs_go_on_accuses_nobody(client: httpx.Client, host
             each.result()
     assert {verdict for seen in found for verdict in seen} == {"intact"}
     for name in names:
-        is_intact(client, name, 6)
+        is_intact(client, name, 8)
 
 
 # Late decisions
@@ -365,18 +374,18 @@ def test_a_late_decision_is_refused_and_told(client: httpx.Client) -> None:
     request_id = timed_out(client)
     late = decide(client, request_id, approver="Bob", is_approved=False, comments="Sorry, my knee")
     assert late.status_code == 410
-    assert story(client, request_id)[5:] == [("late", "Bob", "api", None, None, "rejected", "Sorry, my knee")]
-    entry = audit(client, request_id)[5]
+    assert story(client, request_id)[6:] == [("late", "Bob", "api", None, None, "reject", "Sorry, my knee")]
+    entry = audit(client, request_id)[6]
     assert (entry["series"], entry["number"]) == ("app", 1)
     assert entry["run"] == audit(client, request_id)[0]["run"]
-    is_intact(client, request_id, 5)
+    is_intact(client, request_id, 6)
 
 
 def test_the_same_late_decision_twice_is_told_once(client: httpx.Client) -> None:
     request_id = timed_out(client)
     assert [decide(client, request_id, "key-1").status_code for _ in range(3)] == [410] * 3
     assert decide(client, request_id, "key-2").status_code == 410
-    assert [entry[0] for entry in story(client, request_id)[5:]] == ["late", "late"]
+    assert [entry[0] for entry in story(client, request_id)[6:]] == ["late", "late"]
     in_body = {"approver_name": "Bob", "approved": True, "decision_id": "key-1"}
     instance = order(client, timeout_seconds=0.05)
     ended(client, f"/status/{instance}")
@@ -393,16 +402,16 @@ def test_late_decisions_at_once_are_all_told_in_one_chain(client: httpx.Client, 
 
     with ThreadPoolExecutor(10) as threads:
         assert list(threads.map(late, range(20))) == [410] * 20
-    entries = audit(client, request_id)[5:]
+    entries = audit(client, request_id)[6:]
     assert sorted(entry["actor"] for entry in entries) == sorted(f"P{number}" for number in range(10))
     assert [entry["number"] for entry in entries] == list(range(1, 11))
-    is_intact(client, request_id, 5)
+    is_intact(client, request_id, 6)
 
 
 def test_a_decision_after_another_is_a_conflict_and_not_told(client: httpx.Client) -> None:
     request_id = decided(client)
     assert decide(client, request_id, approver="Bob").status_code == 409
-    assert len(audit(client, request_id)) == 5
+    assert len(audit(client, request_id)) == 7
 
 
 # Forms
@@ -429,7 +438,7 @@ def test_json_lines_hold_the_same_entries(client: httpx.Client, colourful: str) 
     assert lines.pop() == ""
     entries = client.get(f"/api/audit/{colourful}?format=json").json()["entries"]
     assert [json.loads(line) for line in lines] == entries
-    assert len(entries) == 15
+    assert len(entries) == 16
 
 
 def test_csv_holds_the_same_entries_and_no_formula(client: httpx.Client, colourful: str) -> None:
@@ -440,7 +449,7 @@ def test_csv_holds_the_same_entries_and_no_formula(client: httpx.Client, colourf
     header, *rows = csv.reader(io.StringIO(response.content.decode(), newline=""))
     assert header == COLUMNS
     entries = client.get(f"/api/audit/{colourful}").json()["entries"]
-    assert len(rows) == len(entries) == 15
+    assert len(rows) == len(entries) == 16
     harmless = 0
     for row, entry in zip(rows, entries, strict=True):
         for column, cell in zip(COLUMNS, row, strict=True):
@@ -464,9 +473,9 @@ def test_an_instance_whose_name_looks_like_a_formula_is_none(client: httpx.Clien
 
 def test_the_anchor_of_a_note_is_in_one_cell(client: httpx.Client, host: HostProcess) -> None:
     request_id = decided(client)
-    edit(host, request_id, 5, anchor={"run": "20260131T235959123456Z", "entries": 1, "stored": 1, "head": GENESIS})
+    edit(host, request_id, 7, anchor={"run": "20260131T235959123456Z", "entries": 1, "stored": 1, "head": GENESIS})
     response = client.get(f"/api/audit/{request_id}?format=csv")
-    row = list(csv.DictReader(io.StringIO(response.text, newline="")))[4]
+    row = list(csv.DictReader(io.StringIO(response.text, newline="")))[6]
     assert TrailHead.model_validate_json(row["anchor"]).entries == 1
 
 
@@ -582,7 +591,7 @@ def test_an_edit_is_named_while_it_waits(client: httpx.Client, host: HostProcess
     is_broken(client, request_id, number)
 
 
-@pytest.mark.parametrize("number", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 5, 6, 7])
 def test_tampering_is_named_after_the_end(client: httpx.Client, host: HostProcess, number: int) -> None:
     request_id = decided(client)
     whole = rows_of(host, request_id)
@@ -593,20 +602,20 @@ def test_tampering_is_named_after_the_end(client: httpx.Client, host: HostProces
             delete(host, request_id, name)
         for name, body in whole.items():
             put(host, request_id, name, body)
-        is_intact(client, request_id, 5)
+        is_intact(client, request_id, 7)
 
     edit(host, request_id, number, at="2020-01-01T00:00:00.000Z")
     is_broken(client, request_id, number)
     edit(host, request_id, number, after=number, at="2020-01-01T00:00:00.000Z")
     is_broken(client, request_id, number)
     restore()
-    edit(host, request_id, number, after=5, at="2020-01-01T00:00:00.000Z")
+    edit(host, request_id, number, after=7, at="2020-01-01T00:00:00.000Z")
     is_broken(client, request_id, number)
     restore()
     delete(host, request_id, key)
     is_broken(client, request_id, number)
     restore()
-    for other in range(number, 6):
+    for other in range(number, 8):
         delete(host, request_id, key_at(host, request_id, other))
     is_broken(client, request_id, number)
     restore()
@@ -621,7 +630,7 @@ def test_tampering_is_named_after_the_end(client: httpx.Client, host: HostProces
         assert client.get(f"/api/audit/{request_id}").status_code == 200
         assert client.get(f"/api/audit/{request_id}?format=csv").status_code == 200
     restore()
-    for other in range(number + 1, 6):
+    for other in range(number + 1, 8):
         put(host, request_id, key, whole[key_at(host, request_id, other)])
         put(host, request_id, key_at(host, request_id, other), whole[key])
         is_broken(client, request_id, number)
@@ -631,13 +640,13 @@ def test_tampering_is_named_after_the_end(client: httpx.Client, host: HostProces
 def test_rows_that_were_added_are_found(client: httpx.Client, host: HostProcess) -> None:
     request_id = decided(client)
     whole = rows_of(host, request_id)
-    last = key_at(host, request_id, 5)
+    last = key_at(host, request_id, 7)
     for key in ("zzz", f"{last[:-10]}abc", f"{last}1", "run|20200101T000000000000Z|0000000002"):
         put(host, request_id, key, whole[last])
         assert verdict(client, request_id)["verdict"] == "broken"
         delete(host, request_id, key)
-    put(host, request_id, f"{last[:-10]}{6:010d}", whole[last])
-    is_broken(client, request_id, 6)
+    put(host, request_id, f"{last[:-10]}{8:010d}", whole[last])
+    is_broken(client, request_id, 8)
 
 
 def test_the_trail_of_an_instance_that_lost_all_its_rows_is_broken_and_not_unknown(
@@ -697,7 +706,7 @@ def test_an_instance_that_was_deleted_without_a_note_is_vouched_for_by_nothing(
     assert client.delete(f"{MANAGEMENT}/{request_id}").status_code == 200
     found = verdict(client, request_id)
     assert (found["verdict"], found["valid"], found["purged"], found["first"]) == ("unanchored", False, True, None)
-    assert len(audit(client, request_id)) == 5
+    assert len(audit(client, request_id)) == 7
     edit(host, request_id, 2, detail="Mallory was here")
     is_broken(client, request_id, 2)
 
@@ -742,7 +751,7 @@ def test_a_tail_is_not_cut_by_who_gives_the_output_of_a_run(client: httpx.Client
     is_broken(client, request_id, 3)
 
 
-@pytest.mark.parametrize("entries", [6, 10**9])
+@pytest.mark.parametrize("entries", [8, 10**9])
 def test_a_purge_that_vouches_for_more_than_there_is_names_the_first_that_is_missing(
     client: httpx.Client, host: HostProcess, entries: int
 ) -> None:
@@ -750,7 +759,7 @@ def test_a_purge_that_vouches_for_more_than_there_is_names_the_first_that_is_mis
     run = audit(client, request_id)[0]["run"]
     assert client.delete(f"{MANAGEMENT}/{request_id}").status_code == 200
     forge(host, request_id, action="purged", run=run, anchor=forged_head(run, entries))
-    is_broken(client, request_id, 6)
+    is_broken(client, request_id, 8)
 
 
 # Ids that this app does not give
@@ -763,15 +772,17 @@ def test_an_instance_with_an_odd_id_has_a_trail_like_any_other(
     client: httpx.Client, host: HostProcess, instance: str
 ) -> None:
     path = f"{MANAGEMENT}/{quote(instance, safe='')}"
-    started = client.post(f"{MANAGEMENT[:-9]}orchestrators/approval/{quote(instance, safe='')}", json=REQUEST)
+    started = client.post(
+        f"{MANAGEMENT[:-9]}orchestrators/approval/{quote(instance, safe='')}", json=REQUEST | {"mailbox": ASKED}
+    )
     assert started.status_code == 202, started.text
-    until(lambda: (client.get(path).json()["customStatus"] or {}).get("phase") == "waiting_for_approval")
+    until(lambda: ((client.get(path).json()["customStatus"] or {}).get("trail") or {}).get("stored") == 3)
     response = client.post(f"{path}/raiseEvent/decision", json=DECISION | {"comments": "My knee hurts"})
     assert response.status_code == 202, response.text
     until(lambda: client.get(path).json()["runtimeStatus"] == "Completed")
 
-    assert [entry[0] for entry in story(client, instance)] == ["started", "asked", "mailed", "decided", "ended"]
-    is_intact(client, instance, 5)
+    assert [entry[0] for entry in story(client, instance)] == ACTIONS
+    is_intact(client, instance, 7)
     for form in ("jsonl", "csv"):
         response = client.get(f"{audit_of(instance)}?format={form}")
         found = re.fullmatch(r'attachment; filename="audit-([\w.~%-]+)"', response.headers["content-disposition"], re.A)
@@ -784,7 +795,7 @@ def test_an_instance_with_an_odd_id_has_a_trail_like_any_other(
     is_broken(client, instance, 2)
     put(host, instance, key, whole)
     assert erase(client, instance) == {"instance_id": instance, "erased": 1, "still_in_history": True}
-    assert is_intact(client, instance, 5)["erased"] == 1
+    assert is_intact(client, instance, 7)["erased"] == 1
     assert "knee" not in "".join(rows_of(host, instance).values())
 
 
@@ -804,7 +815,7 @@ def test_erasing_takes_the_comments_out_and_the_trail_stays_whole(client: httpx.
     before = audit(client, request_id)
     answer = erase(client, request_id, reason="Asked by the person")
     assert answer == {"instance_id": request_id, "erased": 1, "still_in_history": True}
-    assert is_intact(client, request_id, 5)["erased"] == 1
+    assert is_intact(client, request_id, 7)["erased"] == 1
     *entries, note = audit(client, request_id)
     assert (note["action"], note["actor"], note["channel"]) == ("erased", "Dora", "api")
     assert (note["detail"], note["series"], note["run"]) == ("Asked by the person", "app", entries[0]["run"])
@@ -828,7 +839,7 @@ def test_erasing_twice_is_erasing_once(client: httpx.Client, host: HostProcess) 
 def test_where_nobody_said_a_thing_nothing_is_erased_and_nothing_noted(client: httpx.Client) -> None:
     request_id = decided(client, comments=None)
     assert erase(client, request_id)["erased"] == 0
-    assert len(audit(client, request_id)) == 5
+    assert len(audit(client, request_id)) == 7
 
 
 def test_late_comments_are_erased_too_and_new_ones_can_come(client: httpx.Client, host: HostProcess) -> None:
@@ -837,11 +848,11 @@ def test_late_comments_are_erased_too_and_new_ones_can_come(client: httpx.Client
         decide(client, request_id, comments=f"My knee {number}")
     assert erase(client, request_id)["erased"] == 3
     assert "knee" not in "".join(rows_of(host, request_id).values())
-    is_intact(client, request_id, 5)
+    is_intact(client, request_id, 6)
     decide(client, request_id, comments="It still hurts")
     assert erase(client, request_id)["erased"] == 1
-    assert [entry["action"] for entry in audit(client, request_id)[5:]] == ["late"] * 3 + ["erased", "late", "erased"]
-    assert is_intact(client, request_id, 5)["erased"] == 4
+    assert [entry["action"] for entry in audit(client, request_id)[6:]] == ["late"] * 3 + ["erased", "late", "erased"]
+    assert is_intact(client, request_id, 6)["erased"] == 4
 
 
 def test_a_comment_is_erased_of_an_instance_that_is_gone(client: httpx.Client) -> None:
@@ -876,7 +887,7 @@ def test_after_an_erasure_no_file_of_the_records_holds_the_comment(
     decide(client, request_id, comments=(secret * length)[:4000] if length > 1 else secret)
     assert in_files(host, secret)
     assert erase(client, request_id)["erased"] == 1
-    assert is_intact(client, request_id, 5)["erased"] == 1
+    assert is_intact(client, request_id, 6)["erased"] == 1
     other = decided(client)
     assert in_files(host, other)
     assert in_files(host, secret) == []
@@ -929,7 +940,7 @@ def test_a_comment_that_went_without_a_note_is_found_beside_an_erasure(
         decide(client, request_id, comments="My knee hurts")
         assert erase(client, request_id)["erased"] == 1
         decide(client, request_id, comments="It still does")
-        assert is_intact(client, request_id, 5)["erased"] == 1
+        assert is_intact(client, request_id, 6)["erased"] == 1
         key = key_at(host, request_id, 3, "app")
         document = json.loads(rows_of(host, request_id)[key])
         del document["entry"]["comment"], document["entry"]["salt"]
@@ -1008,7 +1019,7 @@ def test_what_the_app_adds_is_sealed_and_vouches_for_what_was_purged(sealing: Ho
     with sealing.client() as client:
         request_id = timed_out(client)
         decide(client, request_id, comments="My knee hurts")
-        assert is_intact(client, request_id, 5)["sealed"] is True
+        assert is_intact(client, request_id, 6)["sealed"] is True
         assert client.post("/admin/functions/purge_instances", json={}).status_code == 202
         found = until(lambda: each if (each := verdict(client, request_id))["purged"] else None)
         assert (found["verdict"], found["sealed"]) == ("intact", True)
@@ -1029,8 +1040,8 @@ def test_what_the_app_adds_is_sealed_and_vouches_for_what_was_purged(sealing: Ho
         put(sealing, request_id, key, json.dumps(document | {"seal": "0" * 64}))
         is_broken(client, request_id, 2, "app")
         put(sealing, request_id, key, note)
-        delete(sealing, request_id, key_at(sealing, request_id, 5))
-        is_broken(client, request_id, 5)
+        delete(sealing, request_id, key_at(sealing, request_id, 6))
+        is_broken(client, request_id, 6)
         for path in (f"/api/audit/{request_id}", f"/api/audit/{request_id}/verify"):
             assert KEY not in client.get(path).text
         assert KEY not in sealing.log.read_text()
@@ -1067,7 +1078,7 @@ class Still:
 
     def wait(self) -> str:
         """Start an approval that waits."""
-        instance = self.control.start("approval", REQUEST | {"timeout_hours": 1000.0})
+        instance = self.control.start("approval", REQUEST | {"timeout_hours": 1000.0, "mailbox": ASKED})
         assert self.control.status(instance)["trail"]["stored"] == 3
         return instance
 
@@ -1141,7 +1152,7 @@ def test_a_comment_that_was_on_its_way_when_it_was_erased_does_not_come_back(
     assert "knee" not in "".join(rows_of(still, instance).values())
     assert in_files(still, "My knee") == []
     actions = [entry["action"] for entry in audit(still.client, instance)]
-    assert actions == ["started", "asked", "mailed", "decided", "ended", "erased", "purged"]
+    assert actions == ["started", "asked", "mailed", "voted", "decided", "erased", "ended", "purged"]
     found = verdict(still.client, instance)
     assert (found["verdict"], found["erased"], found["purged"]) == ("intact", 1, True)
 
@@ -1155,9 +1166,9 @@ def test_a_comment_that_was_erased_on_its_way_is_not_brought_by_the_retry(
         still.decide(instance, "My knee hurts")
         assert erase(still.client, instance)["erased"] == 1
     still.control.advance(timedelta(hours=2))
-    assert still.control.output(instance)["trail"]["stored"] == 5
+    assert still.control.output(instance)["trail"]["stored"] == 7
     assert "knee" not in "".join(rows_of(still, instance).values())
-    assert is_intact(still.client, instance, 5)["erased"] == 1
+    assert is_intact(still.client, instance, 7)["erased"] == 1
     assert "ALARM" not in caplog.text
 
 
@@ -1171,7 +1182,7 @@ def test_a_forged_purge_does_not_keep_the_real_one_from_being_noted(still: Still
     still.decide(instance)
     last = audit(still.client, instance)[-1]
     run = last["run"]
-    true = forged_head(run, 5, last["hash"])
+    true = forged_head(run, 7, last["hash"])
     given = {"none": None, "other": forged_head(run, 3, audit(still.client, instance)[2]["hash"])}.get(anchor, true)
     note = forge(still, instance, action="purged", run=run, anchor=given, channel="timer")
     if anchor == "with a seal":  # of another key: the trail is broken, and the instance stays
@@ -1179,7 +1190,7 @@ def test_a_forged_purge_does_not_keep_the_real_one_from_being_noted(still: Still
         put(still, instance, trail.key_of(note), body)
         is_broken(still.client, instance, 1, "app")
         return
-    is_intact(still.client, instance, 5)
+    is_intact(still.client, instance, 7)
     still.purge(instance)
     notes = [entry for entry in audit(still.client, instance) if entry["series"] == "app"]
     assert [entry["action"] for entry in notes] == ["purged", "purged"]
@@ -1187,6 +1198,6 @@ def test_a_forged_purge_does_not_keep_the_real_one_from_being_noted(still: Still
     found = verdict(still.client, instance)
     assert (found["verdict"], found["sealed"]) == ("intact", False if keyed else None)
     assert found["chains"][0]["anchored_by"] == "purge"
-    for number in (4, 5):
+    for number in (4, 5, 6, 7):
         delete(still, instance, trail.run_key(run, number))
     is_broken(still.client, instance, 4)

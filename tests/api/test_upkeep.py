@@ -48,7 +48,7 @@ ORDER = {
     "timeout_seconds": 3600.0 * 1000,
     "approvers": PEOPLE,
 }
-DECISION = {"is_approved": True, "approver": "Boss", "comments": "fine"}
+DECISION = {"is_approved": True, "approver": PEOPLE[0], "comments": "fine"}
 type Breaking = Callable[[], AbstractContextManager[None]]
 
 MANAGEMENT = "/runtime/webhooks/durabletask/instances"
@@ -275,7 +275,7 @@ def test_a_wait_whose_run_does_not_wait_is_closed_once(house: House, how: str) -
     assert house.told[-1][0] == logging.INFO
 
 
-@pytest.fixture(params=["path_to", "ApprovalInput", "ask"])
+@pytest.fixture(params=["path_to", "ApprovalInput", "send_mail"])
 def broken_code(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Breaking:
     """Breaks the code of the approval so that runs in flight fail when they are replayed, at different places.
 
@@ -284,7 +284,7 @@ def broken_code(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     breaking = {
         "path_to": ("orchestrators.approval.path_to", lambda *_: "no path"),
         "ApprovalInput": ("orchestrators.approval.ApprovalInput", None),
-        "ask": ("orchestrators.human_step.send_approval_request", "another_activity"),
+        "send_mail": ("orchestrators.approval.send_mail", "another_activity"),
     }
 
     @contextmanager
@@ -1090,7 +1090,7 @@ def test_what_was_not_stored_before_a_run_was_ended_is_stored_before_it_is_purge
     house.advance(seconds=1)
     assert house.purge() == {"purged": 1}
     actions = [entry.action for entry in house.entries("over")]
-    assert actions == ["started", "asked", "mailed", "decided", "ended", "purged"]
+    assert actions == ["started", "asked", "mailed", "voted", "decided", "ended", "purged"]
     assert house.open_waits() == []
     assert house.verify("over").verdict == "intact"
 

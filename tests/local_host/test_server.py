@@ -72,7 +72,7 @@ class Echo:
 class Impatient(Protocol):
     """A protocol that waits for nobody."""
 
-    limits = Limits(seconds=0.2, body_rate=100)
+    limits = Limits(seconds=0.5, body_rate=100)
 
 
 @pytest.fixture(scope="module")
@@ -223,7 +223,7 @@ def test_who_waits_for_an_answer_may_take_time_for_the_next_request(impatient: S
     with impatient.connect() as connection:
         connection.sendall(get("/held") + b"GET /next HTTP/1.1\r\n")
         until(lambda: echo.release)
-        connection.settimeout(0.6)  # three times what the server waits for
+        connection.settimeout(1.5)  # three times what the server waits for
         with pytest.raises(TimeoutError):
             connection.recv(1)
         connection.settimeout(SECONDS)
@@ -236,7 +236,7 @@ def test_a_body_that_the_app_is_slow_to_read_is_not_the_clients_fault(impatient:
     with impatient.connect() as connection:
         connection.sendall(post("/late", b"x" * 200_000, "Content-Length: 200000", close=True))
         until(lambda: echo.release)
-        connection.settimeout(0.6)
+        connection.settimeout(1.5)
         with pytest.raises(TimeoutError):
             connection.recv(1)
         connection.settimeout(SECONDS)

@@ -23,8 +23,10 @@ REQUEST = {
     "requester": "Alice",
     "item": "Vacation Request",
     "timeout_hours": 1.0,
-    "approvers": ["approvals@example.com"],
+    "mailbox": "approvals@example.com",
 }
+PEOPLE = [{"email": "a@example.com", "name": "Ann"}, {"email": "b@example.com"}]
+FORM = {"type": "object", "properties": {"cost_centre": {"type": "string"}}, "required": ["cost_centre"]}
 APPROVAL = {"approver_name": "ManagerX", "approved": True, "channel": "api"}
 DECISION = {"is_approved": True, "approver": "Manager", "comments": "Approved!", "decision_id": "d1", "channel": "api"}
 
@@ -35,13 +37,18 @@ def purchase_order(
     *events: Any, early: bool = False, ends: bool = True, cost: float = 500, timeout: float = 3600
 ) -> Scenario:
     """A purchase order that gets these events, when it waits or before; to its end, or to its wait."""
-    given = {"order": ORDER | {"cost": cost}, "timeout_seconds": timeout, "approvers": REQUEST["approvers"]}
+    given = {"order": ORDER | {"cost": cost}, "timeout_seconds": timeout, "approvers": [REQUEST["mailbox"]]}
     return scenario("purchase_order", given, "approval_event", events, early=early, ends=ends)
 
 
-def approval(*events: Any, early: bool = False, ends: bool = True, hours: float = 1.0) -> Scenario:
-    """An approval that gets these events."""
-    return scenario("approval", REQUEST | {"timeout_hours": hours}, "decision", events, early=early, ends=ends)
+def approval(*events: Any, early: bool = False, ends: bool = True, hours: float = 1.0, **asked: Any) -> Scenario:
+    """An approval that gets these events: payloads of ``decision``, or names with payloads."""
+    return scenario("approval", REQUEST | {"timeout_hours": hours} | asked, "decision", events, early=early, ends=ends)
+
+
+def vote(who: str, choice: str = "approve", **said: Any) -> dict[str, Any]:
+    """What one of the people says, over the API."""
+    return {"vote": choice, "approver": f"{who}@example.com", "decision_id": f"{who}-{choice}", "channel": "api"} | said
 
 
 def scenario(name: str, given: Any, event: str, events: tuple[Any, ...], *, early: bool, ends: bool) -> Scenario:
@@ -51,8 +58,9 @@ def scenario(name: str, given: Any, event: str, events: tuple[Any, ...], *, earl
         instance = engine.start(name, given)
         if not ends or (events and not early):
             engine.phase(instance, "waiting_for_approval")
-        for payload in events:
-            engine.event(instance, event, payload)
+        for each in events:
+            what, payload = each if isinstance(each, tuple) else (event, each)
+            engine.event(instance, what, payload)
         if ends and not events:
             engine.advance(seconds=3600)
         if ends:
@@ -80,6 +88,44 @@ SCENARIOS: dict[str, dict[str, Scenario]] = {
         "timed_out": approval(hours=0.5),
         "waiting": approval(ends=False),
         "waiting_a_year": approval(ends=False, hours=8760.0),
+        "both_approve": approval(vote("a"), vote("b"), approvers=PEOPLE, policy="all"),
+        "one_after_another": approval(vote("a"), vote("b"), approvers=PEOPLE, policy="sequential"),
+        "quorum_not_reached": approval(
+            vote("a", "abstain"), vote("b", "reject"), approvers=PEOPLE, policy={"quorum": 1}, reject_after=2
+        ),
+        "in_stages": approval(
+            vote("a"), vote("b"), policy=[{"approvers": PEOPLE[:1]}, {"approvers": PEOPLE[1:], "reject_after": 1}]
+        ),
+        "answered": approval(
+            vote("a"),
+            vote("a", answers={"cost_centre": "X1"}, decision_id="a-2"),
+            approvers=PEOPLE[:1],
+            form=FORM,
+            title="A laptop",
+        ),
+        "changed_then_approved": approval(
+            vote("a", "request_changes", comments="Which one?"),
+            ("revise", {"by": "Alice", "item": "A smaller one", "decision_id": "r1"}),
+            vote("a"),
+            approvers=PEOPLE[:1],
+            requester_email="alice@example.com",
+        ),
+        "handed_over_and_extended": approval(
+            ("delegate", {"approver": "a@example.com", "to": "c@example.com"}),
+            ("extend", {"by": "Alice", "extend_by": 1.0}),
+            ("remind", {"approver": "c@example.com"}),
+            vote("c"),
+            approvers=PEOPLE[:1],
+        ),
+        "withdrawn": approval(("withdraw", {"by": "Alice", "comments": "Found one"}), approvers=PEOPLE),
+        "escalated_to_the_end": approval(
+            hours=0.25,
+            approvers=PEOPLE[:1],
+            on_timeout="escalate",
+            escalation=[{"approvers": PEOPLE[1:], "timeout_hours": 0.5}],
+            reminders={"every": 0.1, "max": 1},
+        ),
+        "approved_by_time": approval(hours=0.5, approvers=PEOPLE[:1], on_timeout="approve", reminders=[0.25]),
     },
 }
 

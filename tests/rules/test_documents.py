@@ -21,7 +21,9 @@ PLATFORM_SETTINGS = {
     "AZURE_FUNCTIONS_DURABLE_STRICT_TYPING",
     "PYTHON_THREADPOOL_THREAD_COUNT",
 }
-PLATFORM_SETS = {"LOCAL_HOST_DATA", "WEBSITE_HOSTNAME"}
+OPEN = {"/approve/{token}", "/static/{file}"}
+"""What people open who have nothing but a link: the link itself is signed, and the rest is style."""
+PLATFORM_SETS = {"LOCAL_HOST_DATA", "WEBSITE_HOSTNAME", "WEBSITE_INSTANCE_ID"}
 """What the host or Azure sets, and nobody else should."""
 
 
@@ -38,7 +40,13 @@ def routes(app: App) -> set[tuple[str, str]]:
 
 def test_readme_lists_exactly_the_routes_of_the_code(app: App) -> None:
     listed = set(re.findall(r"^\| `(GET|POST|PUT|DELETE|PATCH) (/[^ `]*)` \|", README, re.MULTILINE))
-    assert listed == routes(app)
+    assert listed == {(method, path) for method, path in routes(app) if method != "HEAD"}
+
+
+def test_head_is_answered_where_get_is_and_nowhere_else(app: App) -> None:
+    heads = {path for method, path in routes(app) if method == "HEAD"}
+    assert heads == {"/approve/{token}", "/static/{file}", "/outbox", "/outbox/{mail_id}"}
+    assert heads <= {path for method, path in routes(app) if method == "GET"}
 
 
 def test_every_curl_line_in_readme_goes_to_a_route_of_the_code(app: App) -> None:
@@ -72,8 +80,11 @@ def test_the_example_switches_strict_typing_on() -> None:
     assert EXAMPLE["AZURE_FUNCTIONS_DURABLE_STRICT_TYPING"] == "1"
 
 
-def test_every_route_of_the_app_asks_for_a_key_on_azure(app: App) -> None:
-    assert {each.auth_level for each in app.functions if each.route} == {"function"}
+def test_every_route_of_the_app_asks_for_a_key_on_azure_but_those_that_people_open_by_a_link(app: App) -> None:
+    levels = {(f"/{each.route}", each.auth_level) for each in app.functions if each.route}
+    assert {path for path, level in levels if level == "anonymous"} == OPEN
+    assert {level for path, level in levels if path not in OPEN} == {"function"}
+    assert {level for path, level in levels if path in OPEN} == {"anonymous"}
 
 
 def test_links_in_the_documents_lead_somewhere() -> None:

@@ -104,6 +104,8 @@ OTHERS: dict[str, Any] = {
     "comment": "No!",
     "salt": "1" * 32,
     "erasure": ("app|0000000001",),
+    "round": 3,
+    "people": ("mallory@example.com",),
 }
 """Another value for each field but the hash itself."""
 
@@ -127,6 +129,8 @@ def entry(previous: Entry | TrailHead | None = None, **said: Any) -> Entry:
         "detail": "because",
         "anchor": TrailHead(run=RUN, entries=2, stored=1, head="a" * 64),
         "erasure": ERASED,
+        "round": 1,
+        "people": ("ann@example.com",),
     }
     return chained(previous, **whole | said)
 
@@ -229,7 +233,7 @@ def test_a_field_that_is_taken_out_shows(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in OTHERS if not Entry.model_fields[name].is_required()])
 def test_a_field_that_is_put_in_shows(name: str) -> None:
     nothing = dict.fromkeys(("comment", "payload", "actor", "on_behalf_of", "channel", "before", "after", "detail"))
-    bare = entry(**nothing, anchor=None, erasure=None)
+    bare = entry(**nothing, anchor=None, erasure=None, round=None, people=None)
     assert bare.is_sound
     assert bare.salt is None
     assert not bare.model_copy(update={name: OTHERS[name]}).is_sound
@@ -380,7 +384,8 @@ def test_a_comment_cannot_be_put_back_or_its_salt_kept() -> None:
 
 @pytest.mark.parametrize("name", [*Entry.model_fields, "new"])
 def test_an_entry_is_read_as_strictly_as_it_was_written(name: str) -> None:
-    wrongs: list[Any] = [[] if name != "erasure" else [1], {"x": 1}, *([1.5, True] if name != "at" else [])]
+    no_list = [1] if name in ("erasure", "people") else []
+    wrongs: list[Any] = [no_list, {"x": 1}, *([1.5, True] if name != "at" else [])]
     for wrong in wrongs:
         with pytest.raises(ValidationError) as caught:
             Entry.model_validate(entry().plain() | {name: wrong})

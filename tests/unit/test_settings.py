@@ -24,6 +24,16 @@ def test_defaults() -> None:
     settings = Settings()
     assert settings.purchase_order_timeout_hours == 24
     assert settings.base_url == "http://127.0.0.1:7071"
+    assert (settings.mail, settings.is_on_azure, settings.callback_hosts) == ("folder", False, "")
+    assert (settings.smtp_security, settings.smtp_port) == ("starttls", 587)
+    assert (settings.link_keys, settings.callback_key, settings.audit_keys) == (None, None, [])
+
+
+def test_azure_is_told_by_what_azure_sets_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEBSITE_HOSTNAME", "app.azurewebsites.net")
+    assert not Settings().is_on_azure
+    monkeypatch.setenv("WEBSITE_INSTANCE_ID", "0123")
+    assert Settings().is_on_azure
 
 
 @pytest.mark.parametrize(
@@ -61,6 +71,22 @@ def test_the_base_url(monkeypatch: pytest.MonkeyPatch, environment: dict[str, st
         ("RECORDS_TABLE", "1st"),
         ("AUDIT_KEY", "too short"),
         ("AUDIT_KEY", "one that is long enough,"),
+        ("MAIL", "pigeon"),
+        ("MAIL", "SMTP"),
+        ("MAIL_FROM", "nobody"),
+        ("MAIL_FROM", ""),
+        ("MAIL_FROM", "a@example.com\r\nBcc: b@example.com"),
+        ("MAIL_FROM", "x" * 300 + "@example.com"),
+        ("SMTP_PORT", "0"),
+        ("SMTP_PORT", "65536"),
+        ("SMTP_PORT", "mail"),
+        ("SMTP_SECURITY", "ssl"),
+        ("LINK_KEYS", "too short"),
+        ("LINK_KEYS", "k" * 31),
+        ("LINK_KEYS", "k" * 32 + ","),
+        ("LINK_KEYS", "k" * 32 + "," + "l" * 31),
+        ("LINK_KEYS", ",".join(["k" * 32] * 3)),
+        ("CALLBACK_HOSTS", "h" * 4001),
         ("RETENTION_DAYS", "-1"),
         ("RETENTION_DAYS", "nan"),
         ("RETENTION_DAYS_BY_WORKFLOW", '{"approval": -1}'),
@@ -88,7 +114,12 @@ def test_the_records_lie_in_the_data_folder_on_the_local_host_and_in_the_storage
 def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUDIT_KEY", "the first one's secret,the second one's secret")
     monkeypatch.setenv("AzureWebJobsStorage", "AccountName=a;AccountKey=secret")
+    for name in ("SMTP_PASSWORD", "ACS_CONNECTION", "CALLBACK_KEY"):
+        monkeypatch.setenv(name, f"secret of {name}")
+    monkeypatch.setenv("LINK_KEYS", "s" * 20 + "secret of links")
     settings = Settings()
+    assert settings.smtp_password is not None
+    assert settings.smtp_password.get_secret_value() == "secret of SMTP_PASSWORD"
     assert settings.audit_keys == ["the first one's secret", "the second one's secret"]
     assert settings.records_connection is not None
     assert settings.records_connection.get_secret_value() == "AccountName=a;AccountKey=secret"

@@ -1,0 +1,100 @@
+"""Forms: a JSON Schema for what an approver fills in, and the answers to it."""
+
+import json
+from typing import Annotated, Any
+
+from jsonschema import Draft202012Validator, FormatChecker
+from jsonschema.exceptions import SchemaError
+from pydantic import AfterValidator, JsonValue
+
+MAX_FORM = 8_000
+MAX_ANSWERS = 8_000
+"""Characters of JSON."""
+REFUSED = ("$ref", "$dynamicRef", "$recursiveRef", "$schema", "$id", "pattern", "patternProperties")
+"""Keywords that a form cannot have: references would be fetched or go round in circles, and a pattern can be made to
+run for ever on a few letters."""
+SCALARS = ("string", "number", "integer", "boolean")
+
+
+def _form(schema: dict[str, Any]) -> dict[str, Any]:
+    if len(json.dumps(schema, ensure_ascii=False)) > MAX_FORM:
+        raise ValueError(f"a form has up to {MAX_FORM:,} characters of JSON")
+    found = _refused(schema, 0)
+    if found is not None:
+        raise ValueError(found)
+    if schema.get("type") != "object":
+        raise ValueError("a form is a JSON Schema of type 'object'")
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as error:
+        where = "/".join(str(part) for part in error.absolute_path)[:60]
+        raise ValueError(f"it is no JSON Schema: {error.message[:100]}" + (f" (at {where})" if where else "")) from None
+    return schema
+
+
+def _refused(part: Any, level: int) -> str | None:
+    if level > 10:
+        return "a form is nested up to 10 deep"
+    if isinstance(part, list):
+        return next((found for each in part if (found := _refused(each, level + 1))), None)
+    if not isinstance(part, dict):
+        return None
+    for key, value in part.items():
+        if key == "properties" and isinstance(value, dict):  # names of the fields, which may be any
+            found = next((found for each in value.values() if (found := _refused(each, level + 1))), None)
+        elif key in REFUSED:
+            found = f"a form cannot have the keyword '{key}'"
+        elif key in ("const", "enum", "default", "examples"):
+            found = None  # values, not schemas
+        else:
+            found = _refused(value, level + 1)
+        if found is not None:
+            return found
+    return None
+
+
+def _answers(answers: dict[str, Any]) -> dict[str, Any]:
+    if len(json.dumps(answers, ensure_ascii=False)) > MAX_ANSWERS:
+        raise ValueError(f"answers have up to {MAX_ANSWERS:,} characters of JSON")
+    return answers
+
+
+Form = Annotated[dict[str, JsonValue], AfterValidator(_form)]
+Answers = Annotated[dict[str, JsonValue], AfterValidator(_answers)]
+
+
+def wrong_answers(form: dict[str, Any], answers: dict[str, Any]) -> dict[str, str]:
+    """Return what is wrong with answers, by the name of the field (empty for the whole); nothing when they fit.
+
+    Not for orchestrators: a newer library may judge otherwise.
+    """
+    checker = FormatChecker(formats=("date", "email", "time", "ipv4", "ipv6"))
+    found: dict[str, str] = {}
+    for error in Draft202012Validator(form, format_checker=checker).iter_errors(answers):
+        if error.validator == "required":
+            missing = [name for name in error.validator_value if name not in error.instance]
+            for name in missing:
+                found.setdefault(".".join(map(str, (*error.absolute_path, name))), "it is needed")
+        else:
+            found.setdefault(".".join(map(str, error.absolute_path)), error.message[:200])
+        if len(found) >= 20:
+            break
+    return found
+
+
+def is_flat(form: dict[str, Any]) -> bool:
+    """Whether every field is one text, number, yes or no, or choice: then it is shown as inputs."""
+    fields = form.get("properties", {})
+    simple = ("type", "properties", "required", "title", "description", "additionalProperties")
+    return (
+        bool(fields)
+        and all(key in simple for key in form)
+        and all(
+            isinstance(field, dict) and (field.get("type") in SCALARS or _is_choice(field)) for field in fields.values()
+        )
+    )
+
+
+def _is_choice(field: dict[str, Any]) -> bool:
+    options = field.get("enum")
+    return isinstance(options, list) and bool(options) and all(isinstance(each, str | int | float) for each in options)

@@ -1,0 +1,101 @@
+"""Posting outcomes to other systems, signed as the Standard Webhooks specification says.
+
+https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
+"""
+
+import base64
+import binascii
+import hmac
+import re
+
+import requests
+
+from services.clock import now
+from settings import get_settings
+
+SECONDS = 10.0
+"""How long the receiver may take to connect, and for each part of its answer's head."""
+
+_URL = re.compile(r"(https?)://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?(?:[/?#][!-~]*)?", re.IGNORECASE)
+_LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+_DEFAULT_PORTS = {"http": "80", "https": "443"}
+_HOW_TO = "python -c 'import base64, secrets; print(\"whsec_\" + base64.b64encode(secrets.token_bytes(32)).decode())'"
+
+
+def check_callback_key() -> None:
+    """Raise ``ValueError``, with a sentence that holds nothing of it, where ``CALLBACK_KEY`` cannot be a key."""
+    _keys()
+
+
+def check_callback(url: str) -> None:
+    """Raise ``ValueError``, with a sentence for who sent it, unless outcomes may be posted to this address."""
+    found = _URL.fullmatch(url)
+    if found is None:
+        raise ValueError(
+            "callback_url has to be an address as in https://host/path, with the host in ASCII and no user name"
+        )
+    scheme, host, port = found[1].lower(), found[2].lower(), found[3]
+    if scheme == "http" and host not in _LOOPBACK:
+        raise ValueError("callback_url has to be https, so that nobody on the way can read the outcome")
+    named = host if port is None or port == _DEFAULT_PORTS[scheme] else f"{host}:{port}"
+    allowed = [each.strip().lower() for each in get_settings().callback_hosts.split(",")]
+    if named not in filter(None, allowed):
+        raise ValueError(f"outcomes are not posted to {named[:100]}: the setting CALLBACK_HOSTS does not name it")
+    if not _keys():
+        raise ValueError("outcomes are not posted: the setting CALLBACK_KEY, which signs them, is not set")
+
+
+def post(url: str, message_id: str, body: bytes, *, seconds: float = SECONDS) -> int:
+    """Post JSON to an address, signed with each of the keys, and return the status of the answer, whatever it is.
+
+    ``message_id`` is ASCII without dots, and the same for each repetition. Redirects are not followed, and the body of
+    the answer is not read. Raises ``ValueError`` as ``check_callback`` does, and ``OSError`` when no answer comes.
+    """
+    check_callback(url)
+    timestamp = str(int(now().timestamp()))
+    signed = b".".join([message_id.encode("ascii"), timestamp.encode(), body])
+    signatures = [base64.b64encode(hmac.digest(key, signed, "sha256")).decode() for key in _keys()]
+    headers = {
+        "Content-Type": "application/json",
+        "User-Agent": "Countersign",
+        "webhook-id": message_id,
+        "webhook-timestamp": timestamp,
+        "webhook-signature": " ".join(f"v1,{signature}" for signature in signatures),
+    }
+    problem = "it cannot be reached"
+    with requests.Session() as session:
+        session.trust_env = False  # no proxies, no passwords out of a .netrc
+        try:
+            with session.post(
+                url, data=body, headers=headers, timeout=seconds, allow_redirects=False, stream=True
+            ) as answer:
+                return answer.status_code
+        except requests.Timeout:
+            problem = f"it did not answer in {seconds:g} seconds"
+        except requests.exceptions.SSLError:
+            problem = "its certificate is not trusted"
+        except requests.RequestException as error:
+            problem += f" ({type(error).__name__})"
+    # Without what came before it: it holds the address, in which there may be a password.
+    raise OSError(f"The outcome could not be posted to {_host(url)}: {problem}")
+
+
+def _host(url: str) -> str:
+    found = _URL.fullmatch(url)
+    return found[2].lower() if found is not None else "this address"
+
+
+def _keys() -> list[bytes]:
+    """The keys, newest first; none where there is no ``CALLBACK_KEY``."""
+    secret = get_settings().callback_key
+    if secret is None:
+        return []
+    try:
+        texts = [text.strip().removeprefix("whsec_") for text in secret.get_secret_value().split(",")]
+        keys = [base64.b64decode(text, validate=True) for text in texts]
+    except (binascii.Error, ValueError):
+        keys = [b""]
+    if not all(24 <= len(key) <= 64 for key in keys):
+        problem = f"CALLBACK_KEY has to be 24 to 64 bytes in base64, or several with commas between them: {_HOW_TO}"
+        raise ValueError(problem) from None
+    return keys

@@ -1,0 +1,188 @@
+"""What mails say: one template per mail, as HTML and as plain text, in ``mail_templates``."""
+
+import hashlib
+import json
+import re
+import textwrap
+import unicodedata
+from datetime import UTC, datetime
+from email.message import EmailMessage
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from pydantic import JsonValue
+
+from contracts.base import path_to
+from contracts.mail import Mail
+from contracts.shown import Content
+from services import links
+from services.mail import address_of, new_message, sender
+from settings import get_settings
+
+MAX_SUBJECT = 200
+MAX_ID = 200
+MAX_DETAILS = 6_000
+"""Characters of the JSON of details that a mail shows: mail programs cut off what is over 100 KB."""
+WIDTH = 76
+
+_SUBJECTS = {
+    "asked": "Please decide: {}",
+    "reminder": "Reminder, please decide: {}",
+    "escalated": "Escalated to you, please decide: {}",
+    "delegated": "Handed to you, please decide: {}",
+    "decided": "{outcome}: {}",
+    "withdrawn": "Withdrawn: {}",
+    "changes_requested": "Changes are asked for: {}",
+}
+_BY = {
+    "asked": "Asked by",
+    "reminder": "Reminded by",
+    "escalated": "Escalated by",
+    "delegated": "Handed on by",
+    "decided": "Decided by",
+    "withdrawn": "Withdrawn by",
+    "changes_requested": "Asked for by",
+}
+_OUTCOMES = {
+    "Approved": "This request was approved.",
+    "Rejected": "This request was rejected.",
+    "Timeout": "This request was not decided in time.",
+    "Withdrawn": "This request was withdrawn.",
+}
+_WRAPPED: Any = {"break_long_words": False, "break_on_hyphens": False, "subsequent_indent": "    "}
+_TURNING = re.compile("[\u202a-\u202e\u2066-\u2069]")
+"""Characters that make text be shown in another order than it is in."""
+
+
+def render(mail: Mail, content: Content) -> EmailMessage:
+    """Return a mail about what ``content`` says. Rendered again, it has the same ``Message-ID``, link and code.
+
+    Raises ``ValueError`` when no mail can be sent to its address.
+    """
+    link = mail.link
+    said: dict[str, Any] = {
+        "content": content,
+        "subject": _subject(mail, content),
+        "facts": _facts(mail, content),
+        "outcome": _OUTCOMES.get(mail.outcome or "", "This request has ended."),
+        "deadline": _in_words(mail.deadline) if mail.deadline is not None else None,
+        "link": links.url_of(link) if link is not None else None,
+        "code": links.code_of(link) if link is not None and mail.code else None,
+        "revise": get_settings().base_url + path_to("/api/requests/{}/revise", mail.instance_id),
+    }
+    message = new_message()
+    message["Message-ID"] = message_id(mail)
+    message["To"] = address_of(mail.to, _one_line(mail.to_name or "") or None)
+    message["Subject"] = said["subject"]
+    templates = _templates()
+    message.set_content(templates.get_template(f"{mail.template}.txt").render(said))
+    message.add_alternative(templates.get_template(f"{mail.template}.html").render(said), subtype="html")
+    return message
+
+
+def message_id(mail: Mail) -> str:
+    """Return what names a mail: the same for the same instance, run and number, and for no others."""
+    # Dots would have to stand alone between other letters; a tilde marks an id that was cut.
+    instance = quote(mail.instance_id, safe="", errors="surrogatepass").replace(".", "%2E").replace("~", "%7E")
+    if len(instance) > MAX_ID:
+        digest = hashlib.sha256(mail.instance_id.encode(errors="surrogatepass")).hexdigest()[:32]
+        instance = f"{instance[: MAX_ID - 33]}~{digest}"
+    return f"<{instance}.{mail.run}.{mail.number}@{sender().domain}>"
+
+
+@lru_cache(maxsize=1)
+def _templates() -> Environment:
+    made = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "mail_templates"),
+        autoescape=select_autoescape(["html"], default=True, disabled_extensions=["txt"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {"line": _one_line, "quoted": _quoted, "scalar": _scalar}
+    return made
+
+
+def _clean(text: str) -> str:
+    """Return text without what is no text: halves of characters, control characters, and those that turn it round.
+
+    Every kind of line break becomes one line feed, and every kind of blank a space.
+    """
+    lines = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace").splitlines()
+    joined = re.sub(r"[^\S\n]", " ", _TURNING.sub("", "\n".join(lines)))
+    return "".join(each for each in joined if each == "\n" or unicodedata.category(each) != "Cc")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(_clean(text).split())
+
+
+def _quoted(fact: tuple[str, JsonValue]) -> str:
+    """Mark each line of what somebody wrote, so that none can look like the app's own, nor like another fact.
+
+    Long ones are wrapped here: a mail program would go on without the mark.
+    """
+    label, value = fact
+    text = _outline(value) if isinstance(value, dict | list) else _scalar(value)
+    if isinstance(value, dict | list) or "\n" in text:
+        lines = [f"{label}:", *(f"    {line}" for line in text.split("\n"))]
+    else:
+        lines = [f"{label}: {text}"]
+    wrapped = [part for line in lines for part in textwrap.wrap(line, WIDTH, **_WRAPPED) or [""]]
+    return "\n".join(f"> {line}".rstrip() for line in wrapped)
+
+
+def _scalar(value: Any) -> str:
+    """One value of the details, for people."""
+    if isinstance(value, str):
+        return _clean(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "–" if value in (None, {}, []) else json.dumps(value)  # noqa: RUF001  # a dash: there is nothing
+
+
+def _outline(value: Any, level: int = 0) -> str:
+    """The details as text: a line for each value, what is in it indented below its name."""
+    indent = "  " * level
+    pairs = [(f"{_one_line(key)}:", part) for key, part in value.items()] if isinstance(value, dict) else []
+    pairs += [("-", part) for part in value] if isinstance(value, list) else []
+    lines = []
+    for name, part in pairs:
+        if isinstance(part, dict | list) and part:
+            lines += [f"{indent}{name}", _outline(part, level + 1)]
+        else:
+            lines.append(f"{indent}{name} " + _scalar(part).replace("\n", f"\n{indent}  "))
+    return "\n".join(lines)
+
+
+def _facts(mail: Mail, content: Content) -> list[tuple[str, JsonValue]]:
+    """What stands in the table of every mail: names, and what people wrote."""
+    details: JsonValue = content.details
+    if len(json.dumps(details, ensure_ascii=False)) > MAX_DETAILS:
+        details = "too long for a mail" + ("; the page behind the link shows them" if mail.link is not None else "")
+    said: list[tuple[str, JsonValue]] = [
+        ("Requested by", content.requester),
+        ("Title", content.title),
+        ("Item", content.item),
+        ("Description", content.description),
+        ("Details", details),
+        ("Outcome", mail.outcome),
+        (_BY[mail.template], mail.by),
+        ("On behalf of", mail.on_behalf_of),
+        ("Comment", mail.comment),
+    ]
+    return [(label, text) for label, text in said if text]
+
+
+def _subject(mail: Mail, content: Content) -> str:
+    outcome = _one_line(mail.outcome or "Decided")
+    subject = _SUBJECTS[mail.template].format(_one_line(content.headline), outcome=outcome)
+    return subject if len(subject) <= MAX_SUBJECT else subject[: MAX_SUBJECT - 1] + "…"
+
+
+def _in_words(time: datetime) -> str:
+    at = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    return f"{at:%A}, {at.day} {at:%B %Y, %H:%M} UTC"

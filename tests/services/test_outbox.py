@@ -1,0 +1,182 @@
+"""The outbox: the newest mails of the folder, and one by its id."""
+
+import logging
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services import outbox
+from services.mail import address_of, get_mailer, new_message
+from settings import get_settings
+
+
+@pytest.fixture
+def configure(data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Sets settings, by their names in lower case."""
+
+    def sets(**values: Any) -> None:
+        for name, value in values.items():
+            monkeypatch.setenv(name.upper(), str(value))
+        get_settings.cache_clear()
+
+    return sets
+
+
+def sent(number: int = 1, to: str = "bob@example.org", *, html: bool = True) -> None:
+    """Send a mail into the folder, so many seconds after the epoch."""
+    message = new_message()
+    message["Message-ID"] = f"<{number}@example.com>"
+    message["To"] = address_of(to, "Bob")
+    message["Subject"] = f"Número {number}"
+    message.set_content("Grüße <b>")
+    if html:
+        message.add_alternative("<p>Grüße &lt;b&gt;</p>", subtype="html")
+    get_mailer().send(message)
+    file = get_settings().local_host_data / "outbox" / f"{number}@example.com.eml"
+    os.utime(file, (number, number))
+
+
+def test_a_mail_is_shown_as_it_was_sent(data_folder: Path) -> None:
+    sent()
+    [mail] = outbox.page()
+    assert (mail.to, mail.subject, mail.message_id) == ("Bob <bob@example.org>", "Número 1", "<1@example.com>")
+    assert (mail.text, mail.html) == ("Grüße <b>\n", "<p>Grüße &lt;b&gt;</p>\n")
+    assert abs((mail.date - datetime.now(UTC)).total_seconds()) < 60
+    assert mail.raw == (data_folder / "outbox" / "1@example.com.eml").read_bytes()
+    assert mail.id.isalnum()
+    assert outbox.read(mail.id) == mail
+
+
+def test_a_mail_of_text_alone_has_no_html(data_folder: Path) -> None:
+    sent(html=False)
+    [mail] = outbox.page()
+    assert (mail.text, mail.html) == ("Grüße <b>\n", None)
+
+
+def test_an_address_beyond_ascii_is_shown_as_it_is(data_folder: Path) -> None:
+    sent(to="jörg@exämple.org")
+    assert outbox.page()[0].to == "Bob <jörg@exämple.org>"
+
+
+def test_the_newest_come_first_up_to_the_limit(data_folder: Path) -> None:
+    for number in (3, 1, 4, 2, 5):
+        sent(number)
+    assert [mail.message_id for mail in outbox.page(3)] == ["<5@example.com>", "<4@example.com>", "<3@example.com>"]
+    assert len(outbox.page()) == 5
+    assert outbox.page(0) == []
+
+
+def test_an_outbox_without_mails_is_empty(data_folder: Path) -> None:
+    assert (outbox.page(), outbox.read("x")) == ([], None)
+    (data_folder / "outbox").mkdir()
+    assert (outbox.page(), outbox.read("x")) == ([], None)
+
+
+@pytest.mark.parametrize(
+    "mail_id",
+    ["", ".", "..", "../secret", "../secret.eml", "1@example.com", "1@example.com.eml", "/etc/passwd", "\0", "é"],
+)
+def test_an_id_is_never_a_path(data_folder: Path, mail_id: str) -> None:
+    sent()
+    (data_folder / "secret.eml").write_text("Subject: secret\n\n")
+    assert outbox.read(mail_id) is None
+
+
+def test_what_is_no_mail_file_of_the_folder_is_left_out(data_folder: Path) -> None:
+    sent()
+    folder = data_folder / "outbox"
+    (data_folder / "secret.txt").write_text("Subject: secret\n\n")
+    (folder / "link.eml").symlink_to(data_folder / "secret.txt")
+    (folder / "folder.eml").mkdir()
+    (folder / ".new-x").write_text("half of a m")
+    (folder / "notes.txt").write_text("Subject: notes\n\n")
+    assert [mail.message_id for mail in outbox.page()] == ["<1@example.com>"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xff\xfe\x00",
+        b"no header at all",
+        b"Date: never\nSubject: =?utf-8?q?=ff?=\n\n\xff",
+        b"Content-Type: multipart/alternative; boundary=x\n\n--x\n",
+        b"Content-Type: text/plain; charset=nonsense\n\nx",
+        b"Content-Type: text/html\nContent-Transfer-Encoding: base64\n\n!!!",
+        b"Date: Sun, 01 Mar 2026 12:00:00 -0000\n\n",
+        b"Content-Type: image/png\n\nx",
+        b"To: <<>>, @\nMessage-ID: <\nSubject: \r\n\r\n",
+    ],
+)
+def test_a_file_that_is_no_mail_hides_no_other(data_folder: Path, content: bytes) -> None:
+    sent(2)
+    file = data_folder / "outbox" / "broken.eml"
+    file.write_bytes(content)
+    os.utime(file, (3, 3))
+    assert outbox.page()[-1].message_id == "<2@example.com>"
+    for mail in outbox.page():
+        assert outbox.read(mail.id) == mail
+        assert mail.date.tzinfo is not None
+        f"{mail.to}{mail.subject}{mail.text}{mail.html}".encode()
+
+
+def test_a_file_that_cannot_be_read_is_logged_and_left_out(
+    data_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    sent(1)
+    sent(2)
+    real = Path.read_bytes
+
+    def broken(path: Path) -> bytes:
+        if path.name.startswith("2@"):
+            raise PermissionError("no")
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", broken)
+    with caplog.at_level(logging.WARNING):
+        assert [mail.message_id for mail in outbox.page()] == ["<1@example.com>"]
+    assert "2@example.com.eml in the outbox cannot be read" in caplog.text
+
+
+def test_of_many_mails_only_those_of_the_page_are_parsed(data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent(1)
+    for number in range(10_000):
+        (data_folder / "outbox" / f"many-{number}.eml").hardlink_to(data_folder / "outbox" / "1@example.com.eml")
+    read: list[str] = []
+    real = Path.read_bytes
+
+    def counted(path: Path) -> bytes:
+        read.append(path.name)
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", counted)
+    page = outbox.page(20)
+    assert len(page) == len(read) == 20
+    read.clear()
+    assert outbox.read(page[7].id) == page[7]
+    assert len(read) == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ({}, True),
+        ({"website_instance_id": "x"}, False),
+        ({"mail": "smtp"}, False),
+        ({"mail": "acs"}, False),
+        ({"mail": "smtp", "website_instance_id": "x"}, False),
+    ],
+)
+def test_it_is_shown_only_where_mail_goes_to_the_folder_and_never_on_azure(
+    configure: Callable[..., None], values: dict[str, str], shown: bool
+) -> None:
+    sent()
+    [mail] = outbox.page()
+    configure(**values)
+    assert outbox.is_shown() is shown
+    assert outbox.page() == ([mail] if shown else [])
+    assert outbox.read(mail.id) == (mail if shown else None)

@@ -1,0 +1,149 @@
+"""Pages for people: how they are rendered, which headers they have, and how errors look on them.
+
+No page has a script, and the policy of each forbids any.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from functools import lru_cache, wraps
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import azure.functions as func
+import grpc
+import jinja2
+
+from errors import CountersignError, HubUnavailable, RecordsUnavailable
+from services.clock import now
+from services.links import BadLink
+from services.record_store import RecordStoreError
+from settings import get_settings
+from triggers.static_files import name_of
+
+POLICY = (
+    "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "X-Robots-Tag": "noindex",
+}
+
+_LOGGER = logging.getLogger(__name__)
+_HEADINGS = {
+    400: "That did not work",
+    401: "This link is not valid",
+    403: "This cannot be done",
+    404: "There is nothing here",
+    410: "This link is no longer in use",
+    413: "That is too long",
+    415: "That is no form",
+    503: "Please try again in a moment",
+}
+
+type PageTrigger = Callable[..., Awaitable[func.HttpResponse]]
+
+
+def page(
+    template: str, status: int = 200, headers: dict[str, str] | None = None, /, **context: Any
+) -> func.HttpResponse:
+    """Answer with a page from ``triggers/templates``; ``headers`` come on top of those that every page has."""
+    text = _environment().get_template(template).render(context)
+    return func.HttpResponse(
+        text.encode(errors="replace"),
+        status_code=status,
+        mimetype="text/html",
+        charset="utf-8",
+        headers=HEADERS | (headers or {}),
+    )
+
+
+def error_page(status: int, sentence: str) -> func.HttpResponse:
+    """Answer with a page that says a sentence, and nothing else."""
+    return page("error.html", status, heading=_HEADINGS.get(status, "Something went wrong"), sentence=sentence)
+
+
+def answers_pages(trigger: PageTrigger) -> PageTrigger:
+    """Make a trigger answer every error as a page with the error's status, and let no traceback out.
+
+    What is not a ``CountersignError`` is logged whole, without the address, which may hold a token.
+    """
+
+    @wraps(trigger)
+    async def answering(req: func.HttpRequest, client: Any) -> func.HttpResponse:
+        try:
+            return await trigger(req, client)
+        except CountersignError as error:
+            return error_page(error.status, error.detail)
+        except BadLink:
+            sentence = "It may have been cut off on its way. Open it from the mail again, or copy it as a whole."
+            return error_page(401, sentence)
+        except grpc.RpcError as error:
+            _LOGGER.exception("The task hub failed in %s", trigger.__name__)
+            away = getattr(error, "code", lambda: None)() == grpc.StatusCode.UNAVAILABLE
+            return error_page(HubUnavailable.status if away else 500, _AWAY if away else _INTERNAL)
+        except RecordStoreError:
+            _LOGGER.exception("The record store failed in %s", trigger.__name__)
+            return error_page(RecordsUnavailable.status, _AWAY)
+        except Exception:
+            _LOGGER.exception("Unexpected error in %s", trigger.__name__)
+            return error_page(500, _INTERNAL)
+
+    return answering
+
+
+_AWAY = "A part of this app does not answer just now. Nothing was changed by this page."
+_INTERNAL = "Something went wrong on our side; the log of the app has the details."
+
+
+def root_path() -> str:
+    """Return what stands before the app's own paths in its address: nothing, or ``/some/path``."""
+    return urlsplit(get_settings().base_url).path
+
+
+def moment(at: datetime) -> str:
+    """Return a time in words, in UTC: ``Friday, 27 November 2026, 14:05 UTC``."""
+    there = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    return f"{there:%A}, {there.day} {there:%B %Y, %H:%M} UTC"
+
+
+def distance(at: datetime) -> str:
+    """Return how far off a time is, in words: ``in 3 days``, ``in 1 hour``, ``now``."""
+    there = at.replace(tzinfo=UTC) if at.tzinfo is None else at
+    minutes = int((there - now()).total_seconds() // 60)
+    for unit, length in (("day", 24 * 60), ("hour", 60), ("minute", 1)):
+        if minutes >= 2 * length or (minutes >= length and unit != "day"):
+            number = minutes // length
+            return f"in {number} {unit}{'' if number == 1 else 's'}"
+    return "now"
+
+
+def as_text(value: Any) -> str:
+    """Return a JSON value that is no object or list as it is read: ``yes``, ``no``, a dash for null."""
+    if value is None or value == "":
+        return "\N{EN DASH}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
+
+
+@lru_cache(maxsize=1)
+def _environment() -> jinja2.Environment:
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.globals |= {"static": _static_path}
+    made.filters |= {"moment": moment, "distance": distance, "as_text": as_text}
+    return made
+
+
+def _static_path(which: str) -> str:
+    return f"{root_path()}/static/{name_of(which)}"
