@@ -2,13 +2,14 @@
 
     CountersignError
     ├── BadRequest              400  not JSON, or an id or a header that cannot be
-    ├── Forbidden               403  a browser sent it from another site
+    ├── Forbidden               403  a browser sent it from another site, or this person may not do it
     ├── NotFound                404  no such instance, or it belongs to another workflow
     ├── Conflict                409
     │   ├── AlreadyDecided           somebody else's decision came first
     │   └── AlreadyStarted           the instance id is taken
     ├── TooLate                 410  it timed out, or ended, before this decision
     ├── PayloadTooLarge         413
+    ├── NotAForm                415  a page was sent what its form does not send
     ├── Unprocessable           422  JSON, but not what was asked for; names each bad field
     └── Unavailable             503
         ├── HubUnavailable           the task hub does not answer
@@ -83,6 +84,12 @@ class PayloadTooLarge(CountersignError):
     """The body is over the limit."""
 
     status, title, slug = 413, "Payload too large", "payload-too-large"
+
+
+class NotAForm(CountersignError):
+    """The body is no form of a page."""
+
+    status, title, slug = 415, "Not a form", "not-a-form"
 
 
 class Unprocessable(CountersignError):

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -23,8 +24,8 @@ def file_name(name: str, suffix: str) -> str:
 def write_once(folder: Path, name: str, suffix: str, content: bytes) -> Path:
     """Write ``content`` to a file named ``name`` and ``suffix``, unless there is one.
 
-    The file is readable by its owner only. Gives its path. ``name`` may be any text, see ``file_name``. Two writers
-    at once leave one whole file. Raises ``OSError`` when the disk does not take it.
+    The file is readable by its owner only. Gives its path. ``name`` may be any text, see ``file_name``. Of two writers
+    at once the first one wins. Raises ``OSError`` when the disk does not take it.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     target = folder / file_name(name, suffix)
@@ -36,8 +37,8 @@ def write_once(folder: Path, name: str, suffix: str, content: bytes) -> Path:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).rename(target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        with suppress(FileExistsError):
+            os.link(temporary, target)
+    finally:
+        Path(temporary).unlink()
     return target

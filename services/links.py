@@ -4,7 +4,6 @@ A token is ``payload.time.signature`` in URL-safe letters: HMAC-SHA-256 by itsda
 so that what was signed for one is nothing for another. Two keys can be active: the first one signs, both verify.
 """
 
-import fcntl
 import hashlib
 import hmac
 import json
@@ -143,10 +142,7 @@ def _keys() -> list[str]:
 
 @lru_cache(maxsize=8)
 def _own_key(folder: Path) -> str:
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (folder / "link.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two processes at once agree on one key
-        path = write_once(folder, "link.key", "", secrets.token_urlsafe(48).encode())
+    path = write_once(folder, "link.key", "", secrets.token_urlsafe(48).encode())
     found = path.stat()
     if found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise ValueError(f"{path} belongs to somebody else, or others may read it: remove it, or set LINK_KEYS")

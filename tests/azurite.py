@@ -153,11 +153,3 @@ def own_azurite() -> Iterator[Azurite]:
     """A table service that the test may stop."""
     with _running() as service:
         yield service
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say that tests were skipped for want of Azurite, which ``-q`` would not."""
-    skipped = [report for report in terminalreporter.stats.get("skipped", []) if MISSING in str(report.longrepr)]
-    if skipped:
-        how_many = "1 test was" if len(skipped) == 1 else f"{len(skipped)} tests were"
-        terminalreporter.write_line(f"{how_many} skipped: {MISSING}", yellow=True)

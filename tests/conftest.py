@@ -8,9 +8,8 @@ import pytest
 
 from services.record_store import close_record_store
 from settings import get_settings
-from tests.azurite import pytest_terminal_summary
-
-__all__ = ["pytest_terminal_summary"]  # of all tests: it says that some were skipped
+from tests import azurite
+from tests.browser import chromium
 
 # As function_app.py does it, for the tests that do not import it.
 os.environ["AZURE_FUNCTIONS_DURABLE_STRICT_TYPING"] = "1"
@@ -30,3 +29,12 @@ def data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
     yield tmp_path
     get_settings.cache_clear()
     close_record_store()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say that tests were skipped for want of something, which ``-q`` would not."""
+    for missing in (azurite.MISSING, chromium.MISSING):
+        skipped = [each for each in terminalreporter.stats.get("skipped", []) if missing in str(each.longrepr)]
+        if skipped:
+            how_many = "1 test was" if len(skipped) == 1 else f"{len(skipped)} tests were"
+            terminalreporter.write_line(f"{how_many} skipped: {missing}", yellow=True)

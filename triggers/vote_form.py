@@ -15,7 +15,7 @@ from contracts.audit import digest_of
 from contracts.base import Comment
 from contracts.form import Answers, is_flat, wrong_answers
 from contracts.shown import Content
-from errors import BadRequest, PayloadTooLarge
+from errors import BadRequest, NotAForm, PayloadTooLarge
 from triggers.web import MAX_BODY
 
 LONG_TEXT = 200
@@ -34,12 +34,6 @@ _ANSWERS: TypeAdapter[dict[str, Any]] = TypeAdapter(Answers)
 _NUMBER = re.compile(r"[+-]?[0-9]{1,15}(?:\.[0-9]{1,15})?")
 _WHOLE = re.compile(r"[+-]?[0-9]{1,15}")
 _CODE = re.compile(r"[0-9]{6}")
-
-
-class NotAForm(BadRequest):
-    """The body is no form of a page."""
-
-    status, title, slug = 415, "Not a form", "not-a-form"
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 from durabletask.client import OrchestrationState
 from durabletask.worker import TaskHubGrpcWorker
 
+from local_host.task_hub.clock import Clock
 from local_host.testing import AppControl, HubControl, running_app, running_hub
 from orchestrators.event_payload import EventConverter
 from tests.polling import until
@@ -52,9 +53,9 @@ class Engine:
 
 
 @contextmanager
-def running_engine(data: Path) -> Iterator[Engine]:
-    """Run the app."""
-    with running_app(ROOT, data) as control:
+def running_engine(data: Path, clock: Clock | None = None, *, ephemeral: bool = True) -> Iterator[Engine]:
+    """Run the app; one that is not ephemeral has the instances of the one that had the folder, and the clock, before."""
+    with running_app(ROOT, data, clock, ephemeral=ephemeral) as control:
         yield Engine(control)
 
 

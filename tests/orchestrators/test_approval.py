@@ -856,9 +856,7 @@ def test_handing_over_by_link_needs_the_code_too(engine: Engine) -> None:
 # Reminders
 
 
-def test_every_so_often_those_who_have_not_voted_are_reminded_up_to_a_number(
-    engine: Engine, data_folder: Path
-) -> None:
+def test_every_so_often_those_who_have_not_voted_are_reminded_up_to_a_number(engine: Engine, data_folder: Path) -> None:
     given = named(ANN, BEN, policy="all", timeout_hours=24.0, reminders={"every": "PT4H", "max": 3})
     instance = ask(engine, given)
     engine.advance(hours=3.99)
@@ -1147,9 +1145,7 @@ def test_the_custom_status_stays_under_16_kb_whatever_is_said(
     people = [f"{number:02d}{letter * 248}@d.e" for number in range(50)]
     assert {len(each) for each in people} == {254}
     failing(monkeypatch, data_folder, *people[-6:])
-    approvers = [
-        {"email": each, "delegate": {"to": heir}} for each, heir in zip(named_first, people, strict=True)
-    ]
+    approvers = [{"email": each, "delegate": {"to": heir}} for each, heir in zip(named_first, people, strict=True)]
     given = named(
         *approvers, policy="all", item=letter * 200, requester=letter * 254, reject_after=50, second_factor="mail_code"
     )

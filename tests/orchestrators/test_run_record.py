@@ -21,7 +21,7 @@ from contracts.records import RecordBatch
 from orchestrators.run_record import MAX_SET_ASIDE
 from services.record_store import RecordStore, RecordStoreError, get_record_store
 from tests.orchestrators.engine import Engine
-from tests.orchestrators.reading import actions, entries, head, said, size, verdict, waits_of
+from tests.orchestrators.reading import actions, entries, head, said, verdict, waits_of
 
 PEOPLE = ["boss@example.com", "deputy@example.com"]
 REQUEST = {"requester": "Alice", "item": "Vacation", "timeout_hours": 1.0, "approvers": PEOPLE}

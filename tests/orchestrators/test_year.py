@@ -1,0 +1,48 @@
+"""The longest that an approval waits, with a reminder every day."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.orchestrators.engine import Engine
+from tests.orchestrators.reading import actions, entries, open_waits, size, verdict
+
+ANN, BEN = "ann@example.com", "ben@example.com"
+SECONDS = 60
+"""How long the year may take."""
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("hours", [8760, "P365D"])
+def test_a_year_of_daily_reminders_runs_to_its_end(engine: Engine, data_folder: Path, hours: Any) -> None:
+    began = time.monotonic()
+    given = {
+        "requester": "Alice",
+        "item": "Sabbatical",
+        "timeout_hours": hours,
+        "approvers": [ANN, BEN],
+        "policy": "all",
+        "reminders": {"every": 24, "max": 366},
+    }
+    instance = engine.start("approval", given)
+    for day in range(364):
+        engine.phase(instance, "waiting_for_approval")
+        engine.advance(days=1)
+        assert size(engine, instance) < 16 * 1024, day
+    assert len(open_waits(instance)) == 1
+    assert len(list((data_folder / "outbox").glob("*.eml"))) == 2 * 365  # the question, and 364 reminders to each
+    engine.advance(days=1)
+    assert engine.output(instance)["status"] == "Timeout"
+    assert engine.status(instance)["phase"] == "timed_out"
+    reminded = [entry for entry in entries(instance) if entry.action == "reminded"]
+    assert len(reminded) == 364
+    assert {entry.people for entry in reminded} == {(ANN, BEN)}
+    assert (reminded[-1].at - entries(instance)[0].at).days == 364
+    assert actions(instance)[-3:] == ["timed_out", "mailed", "ended"]
+    assert open_waits(instance) == []
+    assert verdict(engine, instance) == "intact"
+    took = time.monotonic() - began
+    print(f"The year took {took:.1f} s")
+    assert took < SECONDS
