@@ -9,7 +9,7 @@ from durabletask.task import ActivityContext
 from pydantic import JsonValue
 
 from contracts.approval import Callback
-from contracts.base import Contract
+from contracts.base import Contract, as_utc_text
 from contracts.form import wrong_answers
 from contracts.mail import ApprovalMail, Mail
 from services import callback, shown
@@ -66,7 +66,10 @@ def send_mail(_context: ActivityContext, request: dict[str, Any]) -> dict[str, A
 def check_answers(_context: ActivityContext, request: dict[str, Any]) -> dict[str, Any]:
     """Hold answers against their form. Takes a ``Filled``; gives ``wrong``, what is wrong by the name of the field."""
     filled = Filled.model_validate(request)
-    return {"wrong": wrong_answers(filled.form, filled.answers)}
+    try:
+        return {"wrong": wrong_answers(filled.form, filled.answers)}
+    except ValueError as error:  # a run that was started past the API, with a form that is none
+        return {"wrong": {"": str(error)}}
 
 
 def post_outcome(_context: ActivityContext, request: dict[str, Any]) -> dict[str, Any]:
@@ -78,6 +81,7 @@ def post_outcome(_context: ActivityContext, request: dict[str, Any]) -> dict[str
     ended = Callback.model_validate(request)
     body = {
         "type": f"approval.{ended.outcome.status.lower()}",
+        "timestamp": as_utc_text(ended.at),
         "data": {"request_id": ended.instance_id, "run": ended.run, **ended.outcome.plain()},
     }
     # Not the id itself, which may be any text: the specification wants no dots in it, and HTTP nothing but ASCII.

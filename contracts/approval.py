@@ -1,10 +1,11 @@
 """Approval: what is asked, who is asked and by which rules, what people do about it, and what comes out."""
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, JsonValue, field_validator, model_validator
 
 from contracts.audit import RunStamp, TrailHead, digest_of
 from contracts.base import (
@@ -31,6 +32,8 @@ MAX_ROUNDS = 20
 MAX_HANDOVERS = 3
 """How often one vote is handed on."""
 MAX_REMINDERS = 366
+A_MINUTE = 1 / 60
+"""In hours: the least distance of reminders."""
 
 Choice = Literal["approve", "reject", "request_changes", "abstain"]
 """What a person can say to a request."""
@@ -49,6 +52,13 @@ class Person(Contract):
     def _from_text(cls, value: Any) -> Any:
         return {"email": value} if isinstance(value, str) else value
 
+    @field_validator("email")
+    @classmethod
+    def _is_no_encoded_word(cls, value: str) -> str:
+        if "=?" in value:  # mail programs would show another address than the one that is written to
+            raise ValueError("a mail address cannot have =? in it")
+        return value
+
     @property
     def shown(self) -> str:
         """The name with the address, or the address."""
@@ -60,7 +70,10 @@ def _end_of_day(value: Any) -> Any:
 
 
 def _in_utc(value: datetime) -> datetime:
-    return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
+    try:
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("this time cannot be told in UTC") from None
 
 
 class StandIn(Contract):
@@ -91,6 +104,8 @@ class Quorum(Contract):
 
     quorum: Annotated[int, Field(ge=1, le=MAX_PEOPLE)]
 
+
+_NAME_AND_ADDRESS = re.compile(r"(?:([^<>]*)<([^\s<>@,;]+@[^\s<>@,;]+)>|([^\s<>@,;]+@[^\s<>@,;]+))")
 
 type GroupPolicy = Literal["any", "all", "sequential"] | Quorum
 Approvers = Annotated[tuple[Approver, ...], Field(strict=False, max_length=MAX_PEOPLE)]
@@ -127,7 +142,7 @@ class Level(Group):
 class Every(Contract):
     """Reminders at a fixed distance, up to ``max`` of them for each time that people are asked."""
 
-    every: Hours
+    every: Annotated[Hours, Field(ge=A_MINUTE)]
     max: Annotated[int, Field(ge=1, le=MAX_REMINDERS)] = 10
 
 
@@ -218,13 +233,18 @@ class ApprovalRequest(Content):
 
     @property
     def requester_address(self) -> str | None:
-        """Where the requester gets mail, if that is known: ``requester`` itself may be an address."""
-        return self.requester_email or (self.requester if "@" in self.requester.strip("@") else None)
+        """Where the requester gets mail, if that is known: ``requester`` may be an address, or end with one."""
+        return self.requester_email or self._requester_parts[1]
 
     def is_requester(self, who: str) -> bool:
         """Whether a name or an address is the requester's."""
-        own = [self.requester, self.requester_email or self.requester]
-        return same_person(who) in map(same_person, own)
+        own = (self.requester, self.requester_email, *self._requester_parts)
+        return same_person(who) in [same_person(each) for each in own if each]
+
+    @property
+    def _requester_parts(self) -> tuple[str | None, str | None]:
+        found = _NAME_AND_ADDRESS.fullmatch(self.requester)
+        return (found[1] or None, found[2] or found[3]) if found is not None else (None, None)
 
     def people(self) -> Iterator[Approver]:
         """Everybody who is named, in the order in which they would be asked."""
@@ -233,10 +253,14 @@ class ApprovalRequest(Content):
 
 
 class ApprovalInput(ApprovalRequest):
-    """The durable input: the request, and who is mailed when it names nobody; and the key that it was started with."""
+    """The durable input: the request, who is mailed when it names nobody, and the key that it was started with.
+
+    ``carried`` is what a long run knew when it began its history anew: a ``contracts.carried.ApprovalState``.
+    """
 
     mailbox: Address | None = None
     idempotency_key: DecisionId | None = None
+    carried: dict[str, JsonValue] | None = None
 
 
 class StartApproval(ApprovalRequest):
@@ -433,3 +457,4 @@ class Callback(Contract):
     instance_id: str
     run: RunStamp
     outcome: ApprovalOutcome
+    at: Timestamp

@@ -80,7 +80,10 @@ def _hours(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError("a duration is a number of hours, or ISO 8601 text such as P3D or PT4H30M")  # noqa: TRY004
     if not isinstance(value, str):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ValueError("a duration is at most 365 days") from None
     if not _DURATION.fullmatch(value):
         raise ValueError("a duration in text is ISO 8601: P3D, PT4H30M, P1W; years and months have no fixed length")
     found = {unit: float(number) for number, unit in re.findall(r"([0-9]+(?:\.[0-9]+)?)([WDHMS])", value)}

@@ -13,7 +13,25 @@ MAX_ANSWERS = 8_000
 REFUSED = ("$ref", "$dynamicRef", "$recursiveRef", "$schema", "$id", "pattern", "patternProperties")
 """Keywords that a form cannot have: references would be fetched or go round in circles, and a pattern can be made to
 run for ever on a few letters."""
+BY_NAME = ("properties", "dependentSchemas", "$defs", "definitions")
 SCALARS = ("string", "number", "integer", "boolean")
+
+
+def check_text(text: str) -> None:
+    """Raise ``ValueError`` for half a surrogate pair, which JSON can hold, and no store or mail."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("it has half a surrogate pair in it, which is no character") from None
+
+
+def check_form(schema: dict[str, Any]) -> None:
+    """Raise ``ValueError`` for what is no JSON Schema. Not for orchestrators: a newer library may judge otherwise."""
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as error:
+        where = "/".join(str(part) for part in error.absolute_path)[:60]
+        raise ValueError(f"it is no JSON Schema: {error.message[:100]}" + (f" (at {where})" if where else "")) from None
 
 
 def _form(schema: dict[str, Any]) -> dict[str, Any]:
@@ -24,11 +42,6 @@ def _form(schema: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(found)
     if schema.get("type") != "object":
         raise ValueError("a form is a JSON Schema of type 'object'")
-    try:
-        Draft202012Validator.check_schema(schema)
-    except SchemaError as error:
-        where = "/".join(str(part) for part in error.absolute_path)[:60]
-        raise ValueError(f"it is no JSON Schema: {error.message[:100]}" + (f" (at {where})" if where else "")) from None
     return schema
 
 
@@ -40,7 +53,7 @@ def _refused(part: Any, level: int) -> str | None:
     if not isinstance(part, dict):
         return None
     for key, value in part.items():
-        if key == "properties" and isinstance(value, dict):  # names of the fields, which may be any
+        if key in BY_NAME and isinstance(value, dict):  # what stands under names, which may be any
             found = next((found for each in value.values() if (found := _refused(each, level + 1))), None)
         elif key in REFUSED:
             found = f"a form cannot have the keyword '{key}'"
@@ -54,7 +67,9 @@ def _refused(part: Any, level: int) -> str | None:
 
 
 def _answers(answers: dict[str, Any]) -> dict[str, Any]:
-    if len(json.dumps(answers, ensure_ascii=False)) > MAX_ANSWERS:
+    text = json.dumps(answers, ensure_ascii=False)
+    check_text(text)
+    if len(text) > MAX_ANSWERS:
         raise ValueError(f"answers have up to {MAX_ANSWERS:,} characters of JSON")
     return answers
 
@@ -66,19 +81,23 @@ Answers = Annotated[dict[str, JsonValue], AfterValidator(_answers)]
 def wrong_answers(form: dict[str, Any], answers: dict[str, Any]) -> dict[str, str]:
     """Return what is wrong with answers, by the name of the field (empty for the whole); nothing when they fit.
 
-    Not for orchestrators: a newer library may judge otherwise.
+    Raises ``ValueError`` where the form is no JSON Schema. Not for orchestrators: a newer library may judge otherwise.
     """
     checker = FormatChecker(formats=("date", "email", "time", "ipv4", "ipv6"))
     found: dict[str, str] = {}
-    for error in Draft202012Validator(form, format_checker=checker).iter_errors(answers):
-        if error.validator == "required":
-            missing = [name for name in error.validator_value if name not in error.instance]
-            for name in missing:
-                found.setdefault(".".join(map(str, (*error.absolute_path, name))), "it is needed")
-        else:
-            found.setdefault(".".join(map(str, error.absolute_path)), error.message[:200])
-        if len(found) >= 20:
-            break
+    check_form(form)
+    try:
+        for error in Draft202012Validator(form, format_checker=checker).iter_errors(answers):
+            if error.validator == "required":
+                missing = [name for name in error.validator_value if name not in error.instance]
+                for name in missing:
+                    found.setdefault(".".join(map(str, (*error.absolute_path, name))), "it is needed")
+            else:
+                found.setdefault(".".join(map(str, error.absolute_path)), error.message[:200])
+            if len(found) >= 20:
+                break
+    except OverflowError:
+        found.setdefault("", "a number in it is too large")
     return found
 
 
@@ -90,7 +109,8 @@ def is_flat(form: dict[str, Any]) -> bool:
         bool(fields)
         and all(key in simple for key in form)
         and all(
-            isinstance(field, dict) and (field.get("type") in SCALARS or _is_choice(field)) for field in fields.values()
+            isinstance(field, dict) and (_is_choice(field) if "enum" in field else field.get("type") in SCALARS)
+            for field in fields.values()
         )
     )
 

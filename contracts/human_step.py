@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -19,6 +20,7 @@ MAX_VERDICTS = 20
 """The newest verdicts that the custom status shows."""
 
 
+@lru_cache(maxsize=1000)
 def digest_of_person(who: str) -> str:
     """Return the short name under which a person stands in a custom status, which has no room for 50 addresses."""
     return digest_of(same_person(who))[:12]

@@ -57,7 +57,7 @@ class Mail(Contract):
     deadline: Timestamp | None = None
     link_digest: Digest | None = None
     code: bool = False
-    by: Who | None = None
+    by: Annotated[str, Field(max_length=400)] | None = None
     on_behalf_of: Who | None = None
     outcome: str | None = None
     comment: Comment | None = None

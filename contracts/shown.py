@@ -7,7 +7,7 @@ from pydantic import AfterValidator, JsonValue, model_validator
 
 from contracts.audit import RunStamp, digest_of
 from contracts.base import Comment, Contract, Line, Who
-from contracts.form import Form
+from contracts.form import Form, check_text
 
 MAX_CONTENT = 28_000
 """Characters (of UTF-16) of the JSON of what is shown: it is one row of the record store."""
@@ -43,7 +43,8 @@ class Content(Contract):
     @model_validator(mode="after")
     def _fits_a_row(self) -> Self:
         text = json.dumps(self.model_dump(mode="json", include=set(Content.model_fields)), ensure_ascii=False)
-        if len(text.encode("utf-16-le", errors="surrogatepass")) > 2 * MAX_CONTENT:
+        check_text(text)
+        if len(text.encode("utf-16-le")) > 2 * MAX_CONTENT:
             raise ValueError(f"description, details and form have together more than {MAX_CONTENT:,} characters")
         return self
 

@@ -20,7 +20,6 @@ from contracts.approval import (
     ExtendEvent,
     FromLink,
     Group,
-    Level,
     Person,
     Refusal,
     RemindEvent,
@@ -29,10 +28,11 @@ from contracts.approval import (
     WithdrawEvent,
     digest_of_said,
 )
-from contracts.base import YEAR_IN_HOURS, as_utc_text, path_to
+from contracts.base import YEAR_IN_HOURS, as_utc_text, path_to, same_person
+from contracts.carried import ApprovalState
 from contracts.human_step import Decision, Standing, Verdict, digest_of_id, digest_of_person
 from contracts.mail import Mail
-from contracts.shown import Shown
+from contracts.shown import Content, Shown
 from orchestrators.approval_version_2 import approval_version_2
 from orchestrators.ballot import Ballot, Seat
 from orchestrators.human_step import Finished, Inbox
@@ -52,6 +52,10 @@ AUTOMATIC = "(automatic)"
 """Who has approved when the time was up, where the request says that this approves it."""
 REVISED = dict.fromkeys(("item", "title", "description", "details"), True)
 """The fields that a requester can change."""
+BEGIN_ANEW_AFTER = 30
+"""After so many things that came, a run that waits begins a new history: each turn goes through all of it."""
+MAX_CARRIED = 200
+"""How many verdicts are known of those that came before that."""
 MAX_WRONG_CODES = 5
 MAX_ASIDE = 50
 """How often one run is extended, and how often its links are sent again on demand."""
@@ -69,13 +73,22 @@ def approval(ctx: task.OrchestrationContext, request: dict[str, Any]) -> Turn[di
     Takes an ``ApprovalInput``, gives an ``ApprovalOutcome``; waits for the events of ``EVENTS``. Fails when the time is
     up and the request says that it then fails.
     """
-    if ctx.version in (None, "", "2"):
+    if ctx.version in (None, "", "2") and "carried" not in request:
         return (yield from approval_version_2(ctx, request))
-    return (yield from _Approval(ctx, ApprovalInput.model_validate(request)).run(request))
+    run = _Approval(ctx, ApprovalInput.model_validate(request))
+    try:
+        return (yield from run.run(request))
+    except _BeginAnew:
+        ctx.continue_as_new(run.carried(), save_events=True)
+        return {}
 
 
 class NobodyDecided(Exception):
     """The time was up, and the request says that it then fails."""
+
+
+class _BeginAnew(Exception):
+    """The history of the run is long, and nothing is under way: the same run goes on with a new one."""
 
 
 class _Approval:
@@ -89,78 +102,131 @@ class _Approval:
         self._began = ctx.current_utc_datetime
         self._latest = self._began + timedelta(hours=YEAR_IN_HOURS)
         self._deadline = self._began + timedelta(hours=asked.timeout_hours)
-        self._shown = Shown(instance_id=ctx.instance_id, run=self._record.run, round=0, content=asked.content)
+        self._show(asked.content, 0)
         self._stage = self._level = 0
         self._ballot: Ballot | None = None
-        self._is_changing = False
+        self._is_changing = self._is_resumed = False
         self._turn_began = self._began
         self._reminders = 0
         self._last: CastVote | None = None
         self._why_withdrawn: str | None = None
         self._mails = self._asides = 0
         self._to_send: list[Mail] = []
-        self._sent: list[tuple[MailTemplate, str, bool]] = []
+        self._sent: list[tuple[Mail, bool]] = []
         self._mail_failed: list[str] = []
         self._wrong_codes: dict[int, int] = {}
         self._verdicts: dict[str, Verdict] = {}
         self._to_answer: list[Verdict] = []
+        self._arrivals = 0
 
     def run(self, request: dict[str, Any]) -> Turn[dict[str, Any]]:
         """Go through the rounds, to the end."""
+        if self._asked.carried is not None:
+            self._restore(ApprovalState.model_validate(self._asked.carried))
+            return (yield from self._go_on())
         self._record.enter("requesting_approval", waiting_for=DECISION, deadline=self._deadline)
         self._stand()
         actor = self._asked.requester
         self._record.note("started", after="requesting_approval", actor=actor, channel="api", payload=request)
+        return (yield from self._go_on())
+
+    def _go_on(self) -> Turn[dict[str, Any]]:
         while True:
-            ending = yield from self._round()
-            if ending != "changes":
-                break
+            if not self._is_changing:
+                ending = yield from self._round()
+                if ending != "changes":
+                    break
             early = yield from self._changes()
             if early is not None:
                 ending = early
                 break
         return (yield from self._end(ending))
 
+    # What is carried over to a new history
+
+    def carried(self) -> dict[str, Any]:
+        """Return the input with all that the run knows."""
+        assert self._ballot is not None
+        state = ApprovalState(
+            record=self._record.carried(),
+            began=self._began,
+            deadline=self._deadline,
+            turn_began=self._turn_began,
+            round=self._shown.round,
+            stage=self._stage,
+            level=self._level,
+            content=self._shown.content,
+            is_changing=self._is_changing,
+            ballot=self._ballot.carried(),
+            last=self._last,
+            reminders=self._reminders,
+            mails=self._mails,
+            asides=self._asides,
+            mail_failed=tuple(self._mail_failed),
+            wrong_codes={str(serial): wrong for serial, wrong in self._wrong_codes.items()},
+            verdicts=dict(list(self._verdicts.items())[-MAX_CARRIED:]),
+        )
+        return self._asked.model_copy(update={"carried": state.plain()}).plain()
+
+    def _restore(self, known: ApprovalState) -> None:
+        self._record.restore(known.record)
+        self._began, self._latest = known.began, known.began + timedelta(hours=YEAR_IN_HOURS)
+        self._deadline, self._turn_began = known.deadline, known.turn_began
+        self._show(known.content, known.round)
+        self._stage, self._level, self._is_changing = known.stage, known.level, known.is_changing
+        self._ballot = Ballot(self._asked, self._group, self._now)
+        self._ballot.restore(known.ballot)
+        self._last, self._reminders, self._mails = known.last, known.reminders, known.mails
+        self._asides, self._mail_failed = known.asides, list(known.mail_failed)
+        self._wrong_codes = {int(serial): wrong for serial, wrong in known.wrong_codes.items()}
+        self._verdicts = dict(known.verdicts)
+        self._is_resumed = True
+
+    def _next(self, until: datetime) -> Turn[Any]:
+        """Wait for the next thing; with a new history, when the one of today is long."""
+        is_idle = self._inbox.is_empty and self._record.is_stored and not self._to_send and not self._to_answer
+        if self._arrivals >= BEGIN_ANEW_AFTER and is_idle:
+            self._inbox.close()
+            raise _BeginAnew
+        self._arrivals += 1
+        return (yield from self._inbox.next(until))
+
     # Asking
 
     def _round(self) -> Turn[Ending]:
         """Ask the groups, one after another; when the time is up, the levels of the escalation."""
-        self._shown = self._shown.model_copy(update={"round": self._shown.round + 1})
-        self._record.show(self._shown)
-        self._stage = self._level = 0
-        ending: Ending = "approved"
-        for stage, group in enumerate(self._asked.stages or (None,)):
-            self._stage = stage
-            ending = yield from self._ask(group, "asked")
-            if ending != "approved":
-                break
-        if ending == "timed_out":
-            for number, level in enumerate(self._asked.escalation, 1):
-                self._level = number
-                self._record.note("timed_out", channel="timer", round_number=self._shown.round)
-                self._deadline = min(self._now + timedelta(hours=level.timeout_hours), self._latest)
-                ending = yield from self._ask(level, "escalated")
-                if ending != "timed_out":
-                    break
-        return ending
-
-    def _ask(self, group: Group | Level | None, template: MailTemplate) -> Turn[Ending]:
-        """Ask one group, until it has decided or something else ends it."""
-        self._ballot, self._is_changing = Ballot(self._asked, group, self._now), False
-        ballot = self._ballot
-        self._note_stand_ins(ballot)
-        people = tuple(person.email for person in self._waited_for)
-        actions = ("approve", "reject", "request_changes", "abstain")
-        self._open_wait(people, actions)
-        action = "escalated" if template == "escalated" else "asked"
-        everybody = tuple(seat.holder.email for seat in ballot.seats) or people
-        where = f"level {self._level}" if self._level else f"stage {self._stage + 1}" if self._stage else None
-        self._note(action, after="waiting_for_approval", people=everybody, detail=where)
-        self._begin_turn(template)
-        yield from self._store()
-        self._record.enter("waiting_for_approval", waiting_for=DECISION, deadline=self._deadline)
+        if not self._is_resumed:
+            self._show(self._shown.content, self._shown.round + 1)
+            self._record.show(self._shown)
+            self._stage = self._level = 0
         while True:
-            arrived = yield from self._inbox.next(min(self._deadline, self._next_reminder or self._deadline))
+            ending = yield from self._ask()
+            if ending == "approved" and not self._level and self._stage + 1 < len(self._asked.stages):
+                self._stage += 1
+            elif ending == "timed_out" and self._level < len(self._asked.escalation):
+                self._note("timed_out", channel="timer")
+                hours = self._asked.escalation[self._level].timeout_hours
+                self._level += 1
+                self._deadline = min(self._now + timedelta(hours=hours), self._latest)
+            else:
+                return ending
+
+    @property
+    def _group(self) -> Group | None:
+        """Who is asked at this stage, or level; None for anybody."""
+        if self._level:
+            return self._asked.escalation[self._level - 1]
+        return self._asked.stages[self._stage] if self._asked.stages else None
+
+    def _ask(self) -> Turn[Ending]:
+        """Ask one group, until it has decided or something else ends it."""
+        if not self._is_resumed:
+            yield from self._begin_asking()
+        self._is_resumed = False
+        assert self._ballot is not None
+        ballot = self._ballot
+        while True:
+            arrived = yield from self._next(min(self._deadline, self._next_reminder or self._deadline))
             ending: Ending | None = None
             if arrived is None and self._now >= self._deadline:
                 self._record.close_wait()
@@ -175,6 +241,19 @@ class _Approval:
             if ending is not None:
                 self._record.close_wait()
                 return ending
+
+    def _begin_asking(self) -> Turn[None]:
+        self._ballot, self._is_changing = Ballot(self._asked, self._group, self._now), False
+        self._note_stand_ins(self._ballot)
+        people = tuple(person.email for person in self._waited_for)
+        self._open_wait(people, ("approve", "reject", "request_changes", "abstain"))
+        everybody = tuple(seat.holder.email for seat in self._ballot.seats) or people
+        action: Literal["escalated", "asked"] = "escalated" if self._level else "asked"
+        where = f"level {self._level}" if self._level else f"stage {self._stage + 1}" if self._stage else None
+        self._note(action, after="waiting_for_approval", people=everybody, detail=where)
+        self._begin_turn(action)
+        yield from self._store()
+        self._record.enter("waiting_for_approval", waiting_for=DECISION, deadline=self._deadline)
 
     def _take(self, asked: Any, ballot: Ballot) -> Turn[Ending | None]:
         """Do what an event asks for, or refuse it; give how that ends the asking, or None."""
@@ -284,17 +363,11 @@ class _Approval:
 
     def _changes(self) -> Turn[Literal["timed_out", "withdrawn"] | None]:
         """Wait for the requester to answer to the changes that were asked for; None when they did."""
-        assert self._last is not None
-        address = self._asked.requester_address
-        self._is_changing = True
-        self._open_wait((address,) if address is not None else (), ("revise", "withdraw"))
-        self._note("changes_requested", after="waiting_for_changes", actor=self._last.by)
-        if address is not None:
-            self._mail("changes_requested", Person(email=address), by=self._last.by, comment=self._last.comments)
-        yield from self._store()
-        self._record.enter("waiting_for_changes", waiting_for="revise", deadline=self._deadline)
+        if not self._is_resumed:
+            yield from self._ask_for_changes()
+        self._is_resumed = False
         while True:
-            arrived = yield from self._inbox.next(self._deadline)
+            arrived = yield from self._next(self._deadline)
             if arrived is None:
                 self._record.close_wait()
                 return "timed_out"
@@ -308,11 +381,23 @@ class _Approval:
                     return "withdrawn"
             elif isinstance(arrived, ReviseEvent):
                 if (refusal := self._revise(arrived)) is None:
+                    self._is_changing = False
                     self._record.close_wait()
                     return None
                 yield from self._refuse(arrived, refusal)
             else:
                 yield from self._refuse(arrived, "not_waiting")
+
+    def _ask_for_changes(self) -> Turn[None]:
+        assert self._last is not None
+        address = self._asked.requester_address
+        self._is_changing = True
+        self._open_wait((address,) if address is not None else (), ("revise", "withdraw"))
+        self._note("changes_requested", after="waiting_for_changes", actor=self._last.by)
+        if address is not None:
+            self._mail("changes_requested", Person(email=address), by=self._last.by, comment=self._last.comments)
+        yield from self._store()
+        self._record.enter("waiting_for_changes", waiting_for="revise", deadline=self._deadline)
 
     def _revise(self, event: ReviseEvent) -> Refusal | None:
         """Take what the requester changed, or give why not."""
@@ -324,7 +409,7 @@ class _Approval:
             content = before.model_validate(before.model_dump(mode="json") | changes)
         except ValueError:
             return "too_long"
-        self._shown = self._shown.model_copy(update={"content": content})
+        self._show(content, self._shown.round)
         self._note(
             "revised",
             after="requesting_approval",
@@ -344,9 +429,10 @@ class _Approval:
         phase = {"Timeout": "timed_out"}.get(outcome.status, outcome.status.lower())
         if ending == "timed_out":
             self._note("timed_out", after=phase, channel="timer", detail=self._asked.on_timeout)
-        elif decision is not None and self._last is not None:
-            last = self._last
-            self._note("decided", after=phase, actor=last.by, on_behalf_of=last.on_behalf_of, channel=last.channel)
+        elif decision is not None:
+            vote = self._deciding_vote(ending)
+            who = {"actor": vote.by, "on_behalf_of": vote.on_behalf_of, "channel": vote.channel} if vote else {}
+            self._note("decided", after=phase, **who)
         self._mail_outcome(outcome)
         if self._to_send or self._inbox.watched or self._asked.callback_url is not None:
             yield from self._store()
@@ -356,8 +442,8 @@ class _Approval:
             arrived = yield from self._inbox.next(None)
             if isinstance(arrived, Finished):
                 yield from self._delivered(arrived, store=False)
-            elif arrived is not None and not self._is_known(arrived):
-                yield from self._refuse(arrived, "not_waiting")
+            elif arrived is not None:
+                self._note_refusal(arrived, "not_waiting")  # without a verdict: what came out is the answer to all
         self._inbox.close()
         self._note_deliveries()
         self._note("ended")
@@ -371,7 +457,11 @@ class _Approval:
         if self._asked.callback_url is None:
             return
         callback = Callback(
-            url=self._asked.callback_url, instance_id=self._ctx.instance_id, run=self._record.run, outcome=outcome
+            url=self._asked.callback_url,
+            instance_id=self._ctx.instance_id,
+            run=self._record.run,
+            outcome=outcome,
+            at=self._now.replace(tzinfo=UTC),
         )
         posting = self._ctx.call_activity(post_outcome, input=callback.plain(), retry_policy=CALLBACK)
         self._inbox.watch(posting, "callback")
@@ -392,12 +482,21 @@ class _Approval:
             at = self._now.replace(tzinfo=UTC)
             decision = Decision(approved=True, by=AUTOMATIC, at=at)
             return decision, outcome.model_copy(update={"decided_at": at})
-        if self._last is None or ending not in ("approved", "rejected"):
+        if ending not in ("approved", "rejected"):
             return None, outcome
-        last = self._last
-        decision = Decision(approved=ending == "approved", by=last.by, comments=last.comments, at=last.at)
-        said = {"approver": last.by, "comments": last.comments, "decided_at": last.at}
+        vote = self._deciding_vote(ending)
+        by, comments = (vote.by, vote.comments) if vote is not None else (AUTOMATIC, None)
+        decision = Decision(approved=ending == "approved", by=by, comments=comments, at=self._now.replace(tzinfo=UTC))
+        said = {"approver": vote and vote.by, "comments": comments, "decided_at": decision.at}
         return decision, outcome.model_copy(update=said)
+
+    def _deciding_vote(self, ending: Ending) -> CastVote | None:
+        """The newest vote that says what came out: who abstained last has decided nothing."""
+        said = "approve" if ending == "approved" else "reject"
+        votes = [vote for vote in self._ballot.votes if vote.vote == said] if self._ballot is not None else []
+        if self._last is not None and self._last.vote == said:
+            return self._last
+        return max(votes, key=lambda vote: vote.at, default=None)
 
     def _mail_outcome(self, outcome: ApprovalOutcome) -> None:
         """Tell the requester and who has yet to vote; that it was withdrawn, all who were asked."""
@@ -446,7 +545,7 @@ class _Approval:
             to=to.email,
             to_name=to.name,
             deadline=self._deadline.replace(tzinfo=UTC),
-            link_digest=self._shown.digest if link else None,
+            link_digest=self._digest if link else None,
             code=link and self._asked.second_factor == "mail_code",
             **said,
         )
@@ -459,8 +558,8 @@ class _Approval:
             if not finished.succeeded:
                 self._record.warn("The outcome could not be posted to the callback_url.")
             return
-        template, address = finished.what
-        self._sent.append((template, address, finished.succeeded))
+        self._sent.append((finished.what, finished.succeeded))
+        address = finished.what.to
         self._mail_failed = [each for each in self._mail_failed if each != address]
         if not finished.succeeded:
             self._mail_failed.append(address)
@@ -471,9 +570,13 @@ class _Approval:
 
     def _note_deliveries(self) -> None:
         sent, self._sent = self._sent, []
-        for template, succeeded in dict.fromkeys((template, succeeded) for template, _, succeeded in sent):
-            people = tuple(address for kind, address, done in sent if (kind, done) == (template, succeeded))
-            self._note("mailed" if succeeded else "mail_failed", people=people, detail=template)
+        kinds = dict.fromkeys((mail.round, mail.template, succeeded) for mail, succeeded in sent)
+        for number, template, succeeded in kinds:
+            people = tuple(
+                mail.to for mail, done in sent if (mail.round, mail.template, done) == (number, template, succeeded)
+            )
+            action: Literal["mailed", "mail_failed"] = "mailed" if succeeded else "mail_failed"
+            self._record.note(action, people=people, detail=template, round_number=number)
 
     @property
     def _next_reminder(self) -> datetime | None:
@@ -503,11 +606,15 @@ class _Approval:
 
     def _remind_again(self, event: RemindEvent, ballot: Ballot) -> Turn[None]:
         people = self._waited_for
+        refusal: Refusal | None = None if people else "not_asked"
         if event.approver is not None:
+            who = same_person(event.approver)
+            people = tuple(person for person in people if same_person(person.email) == who)
             seat = ballot.seat_of(event.approver)
-            people = (seat.holder,) if seat is not None else ()
-        if not people or self._asides >= MAX_ASIDE:
-            yield from self._refuse(event, "too_often" if people else "not_asked")
+            if not people:
+                refusal = "not_asked" if seat is None else "already_voted" if seat.vote is not None else "not_yet"
+        if refusal is not None or self._asides >= MAX_ASIDE:
+            yield from self._refuse(event, refusal or "too_often")
             return
         self._asides += 1
         self._remind(people, by=event.by or "(API)", channel=event.channel or "event")
@@ -557,10 +664,13 @@ class _Approval:
     def _refuse(self, asked: Any, refusal: Refusal) -> Turn[None]:
         """Refuse what was asked, and put that on record."""
         self._take_note(asked, refusal)
+        self._note_refusal(asked, refusal)
+        yield from self._store()
+
+    def _note_refusal(self, asked: Any, refusal: Refusal) -> None:
         if self._record.may_note_more():
             who = getattr(asked, "approver", None) or getattr(asked, "by", None)
             self._note("refused", actor=who, channel=asked.channel or "event", detail=refusal)
-        yield from self._store()
 
     def _store(self) -> Turn[None]:
         """Put on record what was noted; only then send mails, and publish verdicts and where it stands."""
@@ -570,7 +680,7 @@ class _Approval:
         for mail in to_send:
             given = mail.model_dump(mode="json", exclude_none=True)
             sending = self._ctx.call_activity(send_mail, input=given, retry_policy=EFFECT)
-            self._inbox.watch(sending, (mail.template, mail.to))
+            self._inbox.watch(sending, mail)
         to_answer, self._to_answer = self._to_answer, []
         for verdict in to_answer:
             self._record.answer(verdict)
@@ -586,7 +696,7 @@ class _Approval:
                 round=self._shown.round,
                 stage=self._stage,
                 level=self._level,
-                shown=self._shown.digest,
+                shown=self._digest,
                 open=ballot is not None and ballot.is_open,
                 seats={digest_of_person(seat.holder.email): seat.vote.vote if seat.vote else None for seat in seats},
                 gave_away=tuple(gave[-SHOWN["gave_away"] :]),
@@ -594,6 +704,11 @@ class _Approval:
                 mail_failed=tuple(self._mail_failed[-SHOWN["mail_failed"] :]),
             )
         )
+
+    def _show(self, content: Content, round_number: int) -> None:
+        run = self._record.run
+        self._shown = Shown(instance_id=self._ctx.instance_id, run=run, round=round_number, content=content)
+        self._digest = self._shown.digest
 
     def _note(self, action: Any, **said: Any) -> None:
         self._record.note(action, round_number=self._shown.round or None, **said)

@@ -19,7 +19,8 @@ from contracts.approval import (
     Refusal,
     StandIn,
 )
-from contracts.base import same_person
+from contracts.base import MAX_PEOPLE, same_person
+from contracts.carried import BallotState, SeatState
 
 MAX_VOTES = 20
 """How often one person votes in one ballot: each change is kept."""
@@ -64,6 +65,16 @@ class Ballot:
         self.seats = [Seat(person) for person in self._named()]
         for seat in self.seats:
             self._let_stand_in(seat, at)
+
+    def carried(self) -> BallotState:
+        """Return all that it knows, for ``restore``."""
+        seats = tuple(SeatState(holder=seat.holder, before=seat.before, vote=seat.vote) for seat in self.seats)
+        return BallotState(seats=seats, anybody=self.anybody, cast=self._cast)
+
+    def restore(self, known: BallotState) -> None:
+        """Take what a ballot of the same group knew."""
+        self.seats = [Seat(seat.holder, seat.before, seat.vote) for seat in known.seats]
+        self.anybody, self._cast = dict(known.anybody), dict(known.cast)
 
     @property
     def is_open(self) -> bool:
@@ -112,7 +123,8 @@ class Ballot:
         if self._cast.get(same_person(who), 0) >= MAX_VOTES:
             return "too_often"
         if self._group is None:
-            return None
+            is_one_more = same_person(who) not in self.anybody
+            return "too_often" if is_one_more and len(self.anybody) >= MAX_PEOPLE else None
         seat = self.seat_of(who)
         if seat is None:
             return self._why_no_seat(who)

@@ -98,6 +98,11 @@ class Inbox:
         """How many activities have not ended."""
         return len(self._watched)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing has come that was not given by ``next``, and nothing is watched."""
+        return not self._watched and not any(waiting.is_complete for waiting in self._events.values())
+
     def watch(self, activity: task.Task[Any], what: Any) -> None:
         """Let ``next`` tell when an activity has ended."""
         self._watched.append((activity, what))

@@ -9,6 +9,7 @@ from durabletask import task
 from activities.records import record
 from contracts.audit import GENESIS, Action, Channel, Entry, TrailHead, chained
 from contracts.base import Contract
+from contracts.carried import RecordState
 from contracts.human_step import MAX_VERDICTS, MAX_WARNINGS, Decision, Progress, Standing, Verdict
 from contracts.records import RecordBatch, Recorded, Wait
 from contracts.shown import Shown
@@ -41,6 +42,30 @@ class RunRecord:
         self._entries: list[Entry] = []
         self._opened: list[Wait] = []
         self._closed: list[Wait] = []
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether all that was gathered is on record."""
+        return not (self._shown or self._entries or self._opened or self._closed)
+
+    def carried(self) -> RecordState:
+        """Return what a run knows whose history begins anew; all of it has to be on record."""
+        return RecordState(
+            run=self.run,
+            progress=self._progress,
+            last=self._last,
+            salt=self._salt,
+            wait=self._wait,
+            waits=self._waits,
+            set_aside=self._set_aside,
+        )
+
+    def restore(self, known: RecordState) -> None:
+        """Take what the run knew before its history began anew."""
+        self._recorded, self.run = True, known.run
+        self._last, self._stored, self._salt = known.last, known.last.number if known.last else 0, known.salt
+        self._wait, self._waits, self._set_aside = known.wait, known.waits, known.set_aside
+        self._publish(known.progress)
 
     def enter(
         self,

@@ -23,7 +23,7 @@ from services.clock import now
 from services.files import write_once
 from settings import get_settings
 
-MAX_TOKEN = 4000
+MAX_TOKEN = 16_000
 """Characters of a token that are looked at."""
 MAX_AGE = timedelta(days=366)
 """How long a link is good: a day longer than anybody can be asked."""

@@ -117,7 +117,8 @@ def _clean(text: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(_clean(text).split())
+    # Without the beginning of an encoded word (RFC 2047), which header classes would decode into other text.
+    return " ".join(_clean(text).replace("=?", "= ?").split())
 
 
 def _quoted(fact: tuple[str, JsonValue]) -> str:

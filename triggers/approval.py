@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Literal
 from uuid import NAMESPACE_URL, uuid5
 
@@ -29,7 +30,7 @@ from contracts.approval import (
 )
 from contracts.audit import Entry
 from contracts.base import as_utc_text, path_to
-from contracts.form import wrong_answers
+from contracts.form import check_form, wrong_answers
 from contracts.human_step import Progress
 from errors import AlreadyStarted, Unprocessable
 from orchestrators.approval import DECISION, approval
@@ -37,7 +38,7 @@ from services import trail
 from services.callback import check_callback
 from services.record_store import RecordStoreError, get_record_store
 from settings import get_settings
-from triggers.ask_run import Asked, ask_run
+from triggers.ask_run import ENDED_PHASES, Asked, ask_run
 from triggers.decide import AskedDecision, answer_decision, decide
 from triggers.instances import ENDED, describe, find, progress_of, run_of, start
 from triggers.story import history_of, rounds_of
@@ -55,12 +56,8 @@ async def start_approval(req: func.HttpRequest, client: DurableFunctionsClient) 
     """
     body = read_body(req, StartApproval)
     key = idempotency_key_of(req, body.idempotency_key)
-    if body.callback_url is not None:
-        try:
-            check_callback(body.callback_url)
-        except ValueError as error:
-            errors = [{"field": "callback_url", "message": str(error)}]
-            raise Unprocessable("The body is not valid: callback_url.", errors=errors) from None
+    _check(check_form, "form", body.form)
+    _check(check_callback, "callback_url", body.callback_url)
     given = ApprovalInput.model_validate(
         body.model_dump(mode="json", exclude={"request_id"})
         | {"mailbox": None if body.stages else get_settings().approval_requests_to, "idempotency_key": key}
@@ -101,6 +98,8 @@ async def get_approval(req: func.HttpRequest, client: DurableFunctionsClient) ->
     request_id = instance_id_of(req, "request_id")
     state = await find(client, WORKFLOW, request_id)
     shown = {"request_id": request_id, "approval_url": _approval_url(request_id), **describe(state)}
+    if isinstance(shown["input"], dict):
+        shown["input"].pop("carried", None)
     progress = progress_of(state)
     if progress is not None and state.runtime_status not in ENDED:
         shown["status"] = _STATUSES.get(progress.phase, shown["status"])  # it may have its last mails to send
@@ -193,12 +192,13 @@ def _answer(
         body = {"instance_id": request_id, "message": "This was handed over; the run has yet to take it."}
         return answer({**body, "status_url": status_url}, 202, {"Location": status_url})
     taken = progress.decision
+    ended = progress.phase if progress.phase in ENDED_PHASES else None
     return answer(
         {
             "instance_id": request_id,
             "message": message,
             **said,
-            "outcome": taken.outcome if taken is not None else "pending",
+            "outcome": taken.outcome if taken is not None else ended or "pending",
             "decided_by": taken.by if taken is not None else None,
             "decided_at": as_utc_text(taken.at) if taken is not None else None,
             "phase": progress.phase,
@@ -207,6 +207,17 @@ def _answer(
             "status_url": status_url,
         }
     )
+
+
+def _check[Value](check: Callable[[Value], None], field: str, value: Value | None) -> None:
+    """Raise ``Unprocessable``, with the name of the field, for what a contract cannot check."""
+    if value is None:
+        return
+    try:
+        check(value)
+    except ValueError as error:
+        errors = [{"field": field, "message": str(error)}]
+        raise Unprocessable(f"The body is not valid: {field}.", errors=errors) from None
 
 
 def _check_answers(body: Vote, state: OrchestrationState) -> None:
@@ -221,7 +232,10 @@ def _check_answers(body: Vote, state: OrchestrationState) -> None:
         if body.answers:
             raise Unprocessable("This request has no form, so that it takes no answers.")
         return
-    wrong = wrong_answers(form, body.answers or {})
+    try:
+        wrong = wrong_answers(form, body.answers or {})
+    except ValueError:  # it was started past the API
+        return
     if wrong:
         fields = [{"field": f"answers.{name}".rstrip("."), "message": message} for name, message in wrong.items()]
         raise Unprocessable("The answers do not fit the form of the request.", errors=fields, code="answers_wrong")
@@ -238,7 +252,7 @@ async def _is_repetition(client: DurableFunctionsClient, request_id: str, given:
         return False
     if there.idempotency_key != given.idempotency_key:
         return False
-    if there != given:
+    if there.model_copy(update={"mailbox": given.mailbox, "carried": None}) != given:
         raise Unprocessable("This Idempotency-Key came before with another request. Use a new one for each.")
     return True
 

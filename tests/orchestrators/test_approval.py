@@ -1123,6 +1123,7 @@ def test_malformed_events_of_every_kind_are_set_aside(engine: Engine) -> None:
         ("withdraw", None),
         ("extend", {"by": "Alice", "extend_by": -1}),
         ("extend", {"by": "Alice", "extend_by": "P1Y"}),
+        ("extend", {"by": "Alice", "extend_by": 10**400}),
         ("revise", {"by": "Alice", "item": "two\nlines"}),
         ("remind", {"approver": ""}),
     ]

@@ -1,0 +1,66 @@
+"""What a long run carries over when it begins its history anew: all that it knows."""
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import Field
+
+from contracts.approval import CastVote, Person
+from contracts.audit import Entry, RunStamp
+from contracts.base import Contract
+from contracts.human_step import Progress, Verdict
+from contracts.records import Wait
+from contracts.shown import Content
+
+Moment = Annotated[datetime, Field(strict=False)]
+"""A time of an orchestrator's clock: UTC without a zone, to the microsecond."""
+
+
+class RecordState(Contract):
+    """What ``orchestrators.run_record.RunRecord`` knows; all of it is on record."""
+
+    run: RunStamp
+    progress: Progress
+    last: Entry | None = None
+    salt: str | None = None
+    wait: Wait | None = None
+    waits: int = 0
+    set_aside: int = 0
+
+
+class SeatState(Contract):
+    """A seat of ``orchestrators.ballot.Ballot``."""
+
+    holder: Person
+    before: Annotated[tuple[Person, ...], Field(strict=False)] = ()
+    vote: CastVote | None = None
+
+
+class BallotState(Contract):
+    """What a ballot knows: its seats, the votes of those who have none, and how often each person voted."""
+
+    seats: Annotated[tuple[SeatState, ...], Field(strict=False)] = ()
+    anybody: dict[str, CastVote] = Field(default_factory=dict)
+    cast: dict[str, int] = Field(default_factory=dict)
+
+
+class ApprovalState(Contract):
+    """What an approval knows while it waits for people."""
+
+    record: RecordState
+    began: Moment
+    deadline: Moment
+    turn_began: Moment
+    round: int
+    stage: int
+    level: int
+    content: Content
+    is_changing: bool
+    ballot: BallotState
+    last: CastVote | None = None
+    reminders: int
+    mails: int
+    asides: int
+    mail_failed: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    wrong_codes: dict[str, int] = Field(default_factory=dict)
+    verdicts: dict[str, Verdict] = Field(default_factory=dict)
