@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, model_serializer, model_validator
 
 from contracts.audit import TrailHead, digest_of
 from contracts.base import Comment, Contract, DecisionId, Timestamp, Who, same_person
@@ -16,7 +16,7 @@ SHOWN_COMMENT = 200
 the run holds the whole."""
 MAX_STATUS = 8_000
 """Characters of its JSON, in ASCII, that a custom status has: Azure takes 16 KB of UTF-16."""
-MAX_VERDICTS = 20
+MAX_VERDICTS = 60
 """The newest verdicts that the custom status shows."""
 
 
@@ -56,12 +56,21 @@ class Verdict(Contract):
     """What a run made of something that was asked of it.
 
     ``id`` is the digest of the caller's ``decision_id`` and ``said`` that of what was asked, so that an id that comes
-    twice with two things is seen; ``code`` is ``taken``, or why it was refused.
+    twice with two things is seen; ``code`` is ``taken``, or why it was refused. In JSON it is one short text.
     """
 
     id: str
     said: str
     code: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        return dict(zip(cls.model_fields, value.split(), strict=False)) if isinstance(value, str) else value
+
+    @model_serializer
+    def _as_text(self) -> str:
+        return f"{self.id} {self.said} {self.code}"
 
 
 class Standing(Contract):
@@ -123,7 +132,7 @@ _SHORTER: tuple[Callable[[Progress], dict[str, Any]], ...] = (
     lambda progress: {"warnings": progress.warnings[-2:]},
     lambda progress: {"standing": progress.standing and progress.standing.model_copy(update={"mail_failed": ()})},
     lambda progress: _comment_of(progress, 50),
-    lambda progress: {"verdicts": progress.verdicts[-10:]},
+    lambda progress: {"verdicts": progress.verdicts[-20:]},
     lambda progress: {"warnings": progress.warnings[:0]},
     lambda progress: _comment_of(progress, 0),
 )

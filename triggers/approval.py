@@ -38,7 +38,7 @@ from services import trail
 from services.callback import check_callback
 from services.record_store import RecordStoreError, get_record_store
 from settings import get_settings
-from triggers.ask_run import ENDED_PHASES, Asked, ask_run
+from triggers.ask_run import ENDED_PHASES, Asked, ask_run, is_over
 from triggers.decide import AskedDecision, answer_decision, decide
 from triggers.instances import ENDED, describe, find, progress_of, run_of, start
 from triggers.story import history_of, rounds_of
@@ -222,7 +222,7 @@ def _check[Value](check: Callable[[Value], None], field: str, value: Value | Non
 
 def _check_answers(body: Vote, state: OrchestrationState) -> None:
     """Say which answers are wrong, where that can be told; the run is the judge."""
-    if body.choice != "approve":
+    if body.choice != "approve" or is_over(state):
         return
     try:
         form = ApprovalInput.model_validate_json(state.serialized_input or "").form

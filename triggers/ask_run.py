@@ -13,7 +13,7 @@ from contracts.approval import Command, Refusal, digest_of_said
 from contracts.base import as_utc_text
 from contracts.human_step import Progress, digest_of_id
 from errors import AlreadyDecided, Conflict, CountersignError, Forbidden, TooLate, Unprocessable
-from orchestrators.approval import approval
+from orchestrators.approval import AUTOMATIC, approval
 from triggers.decide import Late, hand_over, note_late
 from triggers.instances import ENDED, find, progress_of
 
@@ -80,8 +80,9 @@ async def ask_run(
         state = await find(client, approval.__name__, instance_id)
         try:
             return _verdict(state, asked.payload)
-        except TooLate as error:
-            if "code" not in error.members:
+        except (TooLate, AlreadyDecided) as error:
+            # A vote that the time decided instead of is late too; one that somebody else's came before is not.
+            if "code" not in error.members and error.members.get("decided_by") in (None, AUTOMATIC):
                 late = Late(asked.by, asked.said, asked.payload.comments, asked.channel, _payload(asked))
                 await asyncio.to_thread(note_late, state, late)
             raise
@@ -89,6 +90,13 @@ async def ask_run(
     return await hand_over(
         client, instance_id, asked.event, _payload(asked), look, patience=patience, clock=clock, sleep=sleep
     )
+
+
+def is_over(state: OrchestrationState) -> bool:
+    """Whether a run has come to its end, though it may have its last mails to send."""
+    progress = progress_of(state)
+    decided = progress is not None and (progress.decision is not None or progress.phase in ENDED_PHASES)
+    return decided or state.runtime_status in ENDED
 
 
 def _payload(asked: Asked) -> dict[str, object]:

@@ -39,9 +39,11 @@ _HEADINGS = {
     401: "This link is not valid",
     403: "This cannot be done",
     404: "There is nothing here",
+    409: "This cannot be done now",
     410: "This link is no longer in use",
     413: "That is too long",
     415: "That is no form",
+    422: "This cannot be done",
     503: "Please try again in a moment",
 }
 

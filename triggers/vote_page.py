@@ -27,8 +27,8 @@ from errors import AlreadyDecided, CountersignError, Forbidden, TooLate
 from services import links, shown
 from services.record_store import get_record_store
 from settings import get_settings
-from triggers.ask_run import ENDED_PHASES, Asked, ask_run
-from triggers.instances import ENDED, progress_of, run_of
+from triggers.ask_run import Asked, ask_run, is_over
+from triggers.instances import progress_of, run_of
 from triggers.pages import moment, page, root_path
 from triggers.vote_form import CHOICES, Input, Said, Typed, inputs_of, read_typed, said, untouched
 
@@ -48,6 +48,9 @@ REFUSALS: dict[str, tuple[str, str]] = {
     "too_often": ("", "That was done too often on this request."),
 }
 """What a refusal is in the words of the page, and the input that it is shown at."""
+
+NO_MORE = ("not_asked", "handed_over", "locked", "not_waiting")
+"""Refusals that have to do with where the request stands by now, which the page says in its own words."""
 
 _BROWSER = re.compile(r"[A-Za-z0-9_-]{32}")
 _GONE = "What it was for has ended or was changed since. There is nothing for you to do here."
@@ -77,8 +80,7 @@ class Behind:
     @property
     def is_over(self) -> bool:
         """Whether nothing can be said any more."""
-        ended = self.progress.phase in ENDED_PHASES or self.state.runtime_status in ENDED
-        return self.progress.decision is not None or ended
+        return is_over(self.state)
 
 
 async def show_vote_page(req: func.HttpRequest, client: DurableFunctionsClient) -> func.HttpResponse:
@@ -93,19 +95,20 @@ async def show_vote_page(req: func.HttpRequest, client: DurableFunctionsClient) 
 async def cast_vote_on_page(req: func.HttpRequest, client: DurableFunctionsClient) -> func.HttpResponse:
     """``POST`` of ``/approve/{token}``: takes what was said; 400 with the page again where something is wrong with it.
 
-    What comes after the end goes to the run all the same, so that it is kept as late.
+    What comes after the end, or from who is asked no more, goes to the run all the same, so that it is on record.
     """
     _refuse_other_pages(req)
     behind = await _behind(client, req.route_params.get("token", ""))
-    if not behind.is_over:
-        _check_may_vote(behind)
     inputs = inputs_of(behind.shown.content.form)
     typed = read_typed(req, inputs)
     found = said(typed, behind.asked, behind.shown.content, inputs)
     if not _is_of_this_view(req, behind, typed):
         found = (found if isinstance(found, dict) else {}) | {"": _TOO_OLD}
     if isinstance(found, dict):
-        return _over(behind) if behind.is_over else _form(req, behind, typed, found)
+        if behind.is_over:
+            return _over(behind)
+        _check_may_vote(behind)
+        return _form(req, behind, typed, found)
     try:
         progress = await _ask(client, behind, found, typed)
     except AlreadyDecided as error:
@@ -113,6 +116,8 @@ async def cast_vote_on_page(req: func.HttpRequest, client: DurableFunctionsClien
     except TooLate:
         raise TooLate(_GONE) from None
     except CountersignError as error:
+        if error.members.get("code") in NO_MORE:
+            _check_may_vote(await _behind(client, behind.token))
         return _refused(req, behind, typed, inputs, error)
     return _taken(behind, found, progress)
 
@@ -151,9 +156,11 @@ def _check_may_vote(behind: Behind) -> None:
     standing = behind.standing
     if behind.progress.phase == "waiting_for_changes":
         raise TooLate("Changes were asked for. When they are made, you get another mail with a new link.")
-    if behind.person in standing.gave_away:
+    if behind.person in standing.gave_away and behind.person not in standing.seats:
         raise Forbidden("You have handed this over to somebody else, who has a link of their own.")
     if behind.person not in standing.seats and not standing.open:
+        if standing.level:
+            raise TooLate("The time to decide was up, and others are asked now.")
         raise TooLate("It is not waiting for you any more: the people who were asked with you have said enough.")
     if behind.claims.serial in standing.locked:
         raise Forbidden("The code was wrong too often, so this link is locked. Ask for a new mail, which has another.")

@@ -54,7 +54,7 @@ class Engine:
 
 @contextmanager
 def running_engine(data: Path, clock: Clock | None = None, *, ephemeral: bool = True) -> Iterator[Engine]:
-    """Run the app; one that is not ephemeral has the instances of the one that had the folder, and the clock, before."""
+    """Run the app; one that is not ephemeral goes on with the instances of who had the folder and the clock before."""
     with running_app(ROOT, data, clock, ephemeral=ephemeral) as control:
         yield Engine(control)
 

@@ -1,4 +1,4 @@
-"""Whatever people do, in whatever order, while time passes and the host restarts: the outcome is that of a small model."""
+"""Whatever people do, in whatever order, while time passes and hosts restart: a small model says what comes of it."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import orchestrators.approval
 from contracts.human_step import digest_of_id
 from local_host.task_hub import ManualClock
 from tests.orchestrators.engine import Engine, running_engine
@@ -113,7 +114,7 @@ class Model:
                 return number
         return "handed_over" if any(who in hands for hands in self.hands) else "not_asked"
 
-    def delegate(self, who: str, to: str) -> str:
+    def delegate(self, who: str, to: str) -> str:  # noqa: PLR0911
         """Hand a vote over."""
         seat = self.seat(who)
         if isinstance(seat, str):
@@ -261,16 +262,19 @@ def verdict_on(engine: Engine, instance: str, decision_id: str) -> str | None:
 
 
 @pytest.mark.timeout(180)
-@settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     policy=st.sampled_from([*POLICIES]),
     on_timeout=st.sampled_from(["reject", "approve", "escalate"]),
     story=steps,
+    anew=st.sampled_from([1, 3, 50]),
 )
 def test_whatever_happens_the_outcome_is_that_of_the_model(
-    engine: Engine, policy: str, on_timeout: str, story: list[Step]
+    engine: Engine, policy: str, on_timeout: str, story: list[Step], anew: int
 ) -> None:
-    play(engine, policy, on_timeout, story)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(orchestrators.approval, "BEGIN_ANEW_AFTER", anew)
+        play(engine, policy, on_timeout, story)
 
 
 STORIES: list[tuple[str, str, list[Step]]] = [

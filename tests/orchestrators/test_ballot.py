@@ -1,4 +1,4 @@
-"""The rules of a ballot: tables of votes and what they make, and a small model that any order of them has to agree with."""
+"""The rules of a ballot: tables of votes and what they make, and a small model that agrees in whatever order."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from contracts.approval import MAX_HANDOVERS, ApprovalRequest, CastVote, Choice, Group, Person
 from orchestrators.ballot import MAX_VOTES, Ballot
 
-AT = datetime(2026, 6, 15, 12)
+AT = datetime(2026, 6, 15, 12)  # noqa: DTZ001  # as an orchestrator's clock gives it
 A, B, C, D, E, F = (f"{letter}@example.com" for letter in "abcdef")
 REQUESTER = "r@example.com"
 CHOICES: dict[str, Choice] = {"+": "approve", "-": "reject", "0": "abstain"}

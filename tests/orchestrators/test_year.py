@@ -2,7 +2,6 @@
 
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,13 +14,12 @@ SECONDS = 60
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("hours", [8760, "P365D"])
-def test_a_year_of_daily_reminders_runs_to_its_end(engine: Engine, data_folder: Path, hours: Any) -> None:
+def test_a_year_of_daily_reminders_runs_to_its_end(engine: Engine, data_folder: Path) -> None:
     began = time.monotonic()
     given = {
         "requester": "Alice",
         "item": "Sabbatical",
-        "timeout_hours": hours,
+        "timeout_hours": "P365D",
         "approvers": [ANN, BEN],
         "policy": "all",
         "reminders": {"every": 24, "max": 366},
@@ -43,6 +41,4 @@ def test_a_year_of_daily_reminders_runs_to_its_end(engine: Engine, data_folder: 
     assert actions(instance)[-3:] == ["timed_out", "mailed", "ended"]
     assert open_waits(instance) == []
     assert verdict(engine, instance) == "intact"
-    took = time.monotonic() - began
-    print(f"The year took {took:.1f} s")
-    assert took < SECONDS
+    assert time.monotonic() - began < SECONDS
