@@ -38,7 +38,7 @@ class Settings(BaseSettings):
     )
     approval_requests_to: str = Field(
         default="approvals@example.com",
-        pattern=r"\A[^\s@]+@[^\s@]+\z",
+        pattern=r"\A[^\s@<>()\[\],;:\\\"]+@[^\s@<>()\[\],;:\\\"]*[^\s@<>()\[\],;:\\\".]\z",
         description="Who is asked to approve when a request names nobody: one mail address.",
     )
     purchase_order_timeout_hours: float = Field(

@@ -5,13 +5,21 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, JsonValue, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    JsonValue,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from contracts.audit import RunStamp, TrailHead, digest_of
 from contracts.base import (
     MAX_PEOPLE,
     YEAR_IN_HOURS,
-    Address,
     Comment,
     Contract,
     DecisionId,
@@ -19,6 +27,7 @@ from contracts.base import (
     InstanceId,
     Line,
     Name,
+    PlainAddress,
     Timestamp,
     Who,
     same_person,
@@ -44,20 +53,13 @@ Door = Literal["api", "link"]
 class Person(Contract):
     """Somebody with a mail address, and perhaps a name to be shown. A text alone is taken for the address."""
 
-    email: Address
+    email: PlainAddress
     name: Name | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _from_text(cls, value: Any) -> Any:
         return {"email": value} if isinstance(value, str) else value
-
-    @field_validator("email")
-    @classmethod
-    def _is_no_encoded_word(cls, value: str) -> str:
-        if "=?" in value:  # mail programs would show another address than the one that is written to
-            raise ValueError("a mail address cannot have =? in it")
-        return value
 
     @property
     def shown(self) -> str:
@@ -106,6 +108,8 @@ class Quorum(Contract):
 
 
 _NAME_AND_ADDRESS = re.compile(r"(?:([^<>]*)<([^\s<>@,;]+@[^\s<>@,;]+)>|([^\s<>@,;]+@[^\s<>@,;]+))")
+
+_ADDRESS: TypeAdapter[str] = TypeAdapter(PlainAddress)
 
 type GroupPolicy = Literal["any", "all", "sequential"] | Quorum
 Approvers = Annotated[tuple[Approver, ...], Field(strict=False, max_length=MAX_PEOPLE)]
@@ -173,7 +177,7 @@ class ApprovalRequest(Content):
     """
 
     timeout_hours: Hours
-    requester_email: Address | None = None
+    requester_email: PlainAddress | None = None
     approvers: Approvers = ()
     policy: GroupPolicy | Annotated[tuple[Group, ...], Field(strict=False, min_length=1, max_length=MAX_STAGES)] = "any"
     reject_after: Annotated[int, Field(ge=1, le=MAX_PEOPLE)] | None = None
@@ -244,7 +248,12 @@ class ApprovalRequest(Content):
     @property
     def _requester_parts(self) -> tuple[str | None, str | None]:
         found = _NAME_AND_ADDRESS.fullmatch(self.requester)
-        return (found[1] or None, found[2] or found[3]) if found is not None else (None, None)
+        if found is None:
+            return None, None
+        try:
+            return found[1] or None, _ADDRESS.validate_python(found[2] or found[3])
+        except ValidationError:
+            return found[1] or None, None
 
     def people(self) -> Iterator[Approver]:
         """Everybody who is named, in the order in which they would be asked."""
@@ -258,7 +267,7 @@ class ApprovalInput(ApprovalRequest):
     ``carried`` is what a long run knew when it began its history anew: a ``contracts.carried.ApprovalState``.
     """
 
-    mailbox: Address | None = None
+    mailbox: PlainAddress | None = None
     idempotency_key: DecisionId | None = None
     carried: dict[str, JsonValue] | None = None
 
@@ -352,8 +361,8 @@ def digest_of_said(command: Command) -> str:
 class FromLink(Contract):
     """What a command from a link is bound to: the round, the number of the mail, and whether the code was right."""
 
-    round: int
-    serial: int
+    round: Annotated[int, Field(ge=1, le=MAX_ROUNDS)]
+    serial: Annotated[int, Field(ge=1, le=1_000_000)]
     code: Literal["right", "wrong"] | None = None
 
 
@@ -436,7 +445,8 @@ class ApprovalOutcome(Contract):
     """The output of the run.
 
     ``approver``, ``comments`` and ``decided_at`` are those of the vote that decided it; all are null when none did.
-    ``votes`` are those of the last time that people were asked; ``rounds`` how often a new round began, and the first.
+    ``votes`` are those of the last round, by all who were asked in it, with the beginning of each comment; the trail
+    has the whole. ``rounds`` is how many rounds there were.
     """
 
     status: Literal["Approved", "Rejected", "Timeout", "Withdrawn", "Failed"]

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints
 
-from contracts.base import Comment, Contract, Timestamp
+from contracts.base import MAX_PEOPLE, Comment, Contract, Timestamp
 
 GENESIS = "0" * 64
 """The ``previous`` of a chain's first entry."""
@@ -95,7 +95,12 @@ class Entry(Contract):
     after: str | None = None
     detail: Detail | None = None
     round: int | None = None
-    people: Annotated[tuple[Annotated[str, StringConstraints(max_length=254)], ...], Field(strict=False)] | None = None
+    people: (
+        Annotated[
+            tuple[Annotated[str, StringConstraints(max_length=254)], ...], Field(strict=False, max_length=MAX_PEOPLE)
+        ]
+        | None
+    ) = None
     comment: Comment | None = None
     salt: str | None = None
     comment_sha256: Digest | None = None

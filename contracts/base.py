@@ -1,11 +1,12 @@
 """The base of all contracts, and the kinds of text and number that they are made of."""
 
 import re
+import unicodedata
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from urllib.parse import quote
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, StringConstraints
 
 YEAR_IN_HOURS = 365 * 24
 """The longest that anything waits."""
@@ -108,9 +109,40 @@ Who = Annotated[
 ]
 
 
+def is_invisible(letter: str) -> bool:
+    """Whether a character is not seen, so that two texts with and without it look the same."""
+    return unicodedata.category(letter) == "Cf" or bool(_IGNORED.fullmatch(letter))
+
+
+_IGNORED = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
+
+
+def _plain(value: str) -> str:
+    if "=?" in value or _NOT_PLAIN.search(value) or value.endswith(".") or any(map(is_invisible, value)):
+        raise ValueError(
+            "a plain mail address has no quotes, brackets, commas, =?, invisible characters, or dot at its end"
+        )
+    return value
+
+
+_NOT_PLAIN = re.compile(r"""[<>()\[\],;:\\"]""")
+
+PlainAddress = Annotated[Address, AfterValidator(_plain)]
+"""A mail address that is shown as what it is."""
+
+
 def same_person(text: str) -> str:
-    """Return the form in which addresses and names are compared: two that give the same are one person."""
-    return text.strip().casefold()
+    """Return the form in which addresses and names are compared: two that give the same are one person.
+
+    Without case, invisible characters, and the ways in which Unicode and IDNA write the same thing twice.
+    """
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    visible = " ".join("".join(each for each in folded if not is_invisible(each)).split())
+    local, at, domain = visible.rpartition("@")
+    try:
+        return local + at + domain.encode("idna").decode() if at else visible
+    except UnicodeError:
+        return visible
 
 
 def path_to(template: str, instance_id: str) -> str:

@@ -57,10 +57,12 @@ class ApprovalState(Contract):
     content: Content
     is_changing: bool
     ballot: BallotState
+    votes: Annotated[tuple[CastVote, ...], Field(strict=False)] = ()
     last: CastVote | None = None
     reminders: int
     mails: int
     asides: int
     mail_failed: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    refusals: dict[str, int] = Field(default_factory=dict)
     wrong_codes: dict[str, int] = Field(default_factory=dict)
     verdicts: dict[str, Verdict] = Field(default_factory=dict)

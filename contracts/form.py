@@ -8,12 +8,37 @@ from jsonschema.exceptions import SchemaError
 from pydantic import AfterValidator, JsonValue
 
 MAX_FORM = 8_000
-MAX_ANSWERS = 8_000
+MAX_ANSWERS = 4_000
 """Characters of JSON."""
-REFUSED = ("$ref", "$dynamicRef", "$recursiveRef", "$schema", "$id", "pattern", "patternProperties")
-"""Keywords that a form cannot have: references would be fetched or go round in circles, and a pattern can be made to
-run for ever on a few letters."""
-BY_NAME = ("properties", "dependentSchemas", "$defs", "definitions")
+KEYWORDS = (
+    "type",
+    "title",
+    "description",
+    "examples",
+    "default",
+    "const",
+    "enum",
+    "format",
+    "properties",
+    "required",
+    "additionalProperties",
+    "minProperties",
+    "maxProperties",
+    "items",
+    "minItems",
+    "maxItems",
+    "minLength",
+    "maxLength",
+    "minimum",
+    "maximum",
+    "exclusiveMinimum",
+    "exclusiveMaximum",
+    "multipleOf",
+)
+"""What a form can have of JSON Schema. The rest is left out since it can be made to take minutes over a few letters
+(patterns, uniqueItems, combinations), or refers elsewhere."""
+INNER = ("items", "additionalProperties")
+MAX_LEVELS = 6
 SCALARS = ("string", "number", "integer", "boolean")
 
 
@@ -35,7 +60,7 @@ def check_form(schema: dict[str, Any]) -> None:
 
 
 def _form(schema: dict[str, Any]) -> dict[str, Any]:
-    if len(json.dumps(schema, ensure_ascii=False)) > MAX_FORM:
+    if len(json.dumps(schema, ensure_ascii=False, allow_nan=False)) > MAX_FORM:
         raise ValueError(f"a form has up to {MAX_FORM:,} characters of JSON")
     found = _refused(schema, 0)
     if found is not None:
@@ -45,29 +70,22 @@ def _form(schema: dict[str, Any]) -> dict[str, Any]:
     return schema
 
 
-def _refused(part: Any, level: int) -> str | None:
-    if level > 10:
-        return "a form is nested up to 10 deep"
-    if isinstance(part, list):
-        return next((found for each in part if (found := _refused(each, level + 1))), None)
+def _refused(part: JsonValue, level: int) -> str | None:
+    """Return what a schema has that a form cannot have, or None."""
+    if level > MAX_LEVELS:
+        return f"a form is nested up to {MAX_LEVELS} deep"
     if not isinstance(part, dict):
-        return None
-    for key, value in part.items():
-        if key in BY_NAME and isinstance(value, dict):  # what stands under names, which may be any
-            found = next((found for each in value.values() if (found := _refused(each, level + 1))), None)
-        elif key in REFUSED:
-            found = f"a form cannot have the keyword '{key}'"
-        elif key in ("const", "enum", "default", "examples"):
-            found = None  # values, not schemas
-        else:
-            found = _refused(value, level + 1)
-        if found is not None:
-            return found
-    return None
+        return None if isinstance(part, bool) else "each schema in a form is an object"
+    for key in part:
+        if key not in KEYWORDS:
+            return f"a form cannot have the keyword '{key[:40]}'; there are {', '.join(KEYWORDS)}"
+    fields = part.get("properties", {})
+    inner = [*(fields.values() if isinstance(fields, dict) else ()), *(part[key] for key in INNER if key in part)]
+    return next((found for each in inner if (found := _refused(each, level + 1))), None)
 
 
 def _answers(answers: dict[str, Any]) -> dict[str, Any]:
-    text = json.dumps(answers, ensure_ascii=False)
+    text = json.dumps(answers, ensure_ascii=False, allow_nan=False)
     check_text(text)
     if len(text) > MAX_ANSWERS:
         raise ValueError(f"answers have up to {MAX_ANSWERS:,} characters of JSON")
@@ -96,8 +114,8 @@ def wrong_answers(form: dict[str, Any], answers: dict[str, Any]) -> dict[str, st
                 found.setdefault(".".join(map(str, error.absolute_path)), error.message[:200])
             if len(found) >= 20:
                 break
-    except OverflowError:
-        found.setdefault("", "a number in it is too large")
+    except (OverflowError, ValueError):
+        found.setdefault("", "a number in it is too large, or too small, to be held against the form")
     return found
 
 

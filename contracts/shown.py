@@ -12,6 +12,7 @@ from contracts.form import Form, check_text
 MAX_CONTENT = 28_000
 """Characters (of UTF-16) of the JSON of what is shown: it is one row of the record store."""
 MAX_DEPTH = 6
+MAX_PARTS = 1_000
 
 
 def _shallow(value: JsonValue) -> JsonValue:
@@ -22,8 +23,14 @@ def _shallow(value: JsonValue) -> JsonValue:
             (depth(each, level + 1) for each in (part.values() if isinstance(part, dict) else part)), default=level
         )
 
+    def parts(part: JsonValue) -> int:
+        inner = part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
+        return 1 + sum(parts(each) for each in inner)
+
     if depth(value, 0) > MAX_DEPTH:
         raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
+    if parts(value) > MAX_PARTS:
+        raise ValueError(f"it has more than {MAX_PARTS:,} parts")
     return value
 
 
@@ -42,7 +49,8 @@ class Content(Contract):
 
     @model_validator(mode="after")
     def _fits_a_row(self) -> Self:
-        text = json.dumps(self.model_dump(mode="json", include=set(Content.model_fields)), ensure_ascii=False)
+        content = self.model_dump(mode="json", include=set(Content.model_fields))
+        text = json.dumps(content, ensure_ascii=False, allow_nan=False)
         check_text(text)
         if len(text.encode("utf-16-le")) > 2 * MAX_CONTENT:
             raise ValueError(f"description, details and form have together more than {MAX_CONTENT:,} characters")

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import batched
 from typing import Any, Literal
 
 from durabletask import task
@@ -28,7 +29,7 @@ from contracts.approval import (
     WithdrawEvent,
     digest_of_said,
 )
-from contracts.base import YEAR_IN_HOURS, as_utc_text, path_to, same_person
+from contracts.base import MAX_PEOPLE, YEAR_IN_HOURS, as_utc_text, path_to, same_person
 from contracts.carried import ApprovalState
 from contracts.human_step import Decision, Standing, Verdict, digest_of_id, digest_of_person
 from contracts.mail import Mail
@@ -54,6 +55,10 @@ REVISED = dict.fromkeys(("item", "title", "description", "details"), True)
 """The fields that a requester can change."""
 BEGIN_ANEW_AFTER = 30
 """After so many things that came, a run that waits begins a new history: each turn goes through all of it."""
+KEPT_COMMENT = 1000
+"""How much of a comment stands in the output, but for the one that decided: the trail has the whole of each."""
+MAX_REFUSALS_EACH, MAX_REFUSALS = 5, 200
+"""How many refusals the trail names of one person, and of one run."""
 MAX_CARRIED = 200
 """How many verdicts are known of those that came before that."""
 MAX_WRONG_CODES = 5
@@ -98,7 +103,7 @@ class _Approval:
         self._ctx = ctx
         self._asked = asked
         self._record = RunRecord(ctx)
-        self._inbox = Inbox(ctx, EVENTS, self._record.set_aside)
+        self._inbox = Inbox(ctx, EVENTS, self._record.set_aside, in_order=True)
         self._began = ctx.current_utc_datetime
         self._latest = self._began + timedelta(hours=YEAR_IN_HOURS)
         self._deadline = self._began + timedelta(hours=asked.timeout_hours)
@@ -109,11 +114,14 @@ class _Approval:
         self._turn_began = self._began
         self._reminders = 0
         self._last: CastVote | None = None
+        self._last_comments: str | None = None
+        self._votes: list[CastVote] = []
         self._why_withdrawn: str | None = None
         self._mails = self._asides = 0
         self._to_send: list[Mail] = []
         self._sent: list[tuple[Mail, bool]] = []
         self._mail_failed: list[str] = []
+        self._refusals: dict[str, int] = {}
         self._wrong_codes: dict[int, int] = {}
         self._verdicts: dict[str, Verdict] = {}
         self._to_answer: list[Verdict] = []
@@ -123,6 +131,7 @@ class _Approval:
         """Go through the rounds, to the end."""
         if self._asked.carried is not None:
             self._restore(ApprovalState.model_validate(self._asked.carried))
+            yield from self._store()
             return (yield from self._go_on())
         self._record.enter("requesting_approval", waiting_for=DECISION, deadline=self._deadline)
         self._stand()
@@ -158,11 +167,13 @@ class _Approval:
             content=self._shown.content,
             is_changing=self._is_changing,
             ballot=self._ballot.carried(),
+            votes=tuple(self._votes),
             last=self._last,
             reminders=self._reminders,
             mails=self._mails,
             asides=self._asides,
             mail_failed=tuple(self._mail_failed),
+            refusals=self._refusals,
             wrong_codes={str(serial): wrong for serial, wrong in self._wrong_codes.items()},
             verdicts=dict(list(self._verdicts.items())[-MAX_CARRIED:]),
         )
@@ -179,7 +190,7 @@ class _Approval:
         self._last, self._reminders, self._mails = known.last, known.reminders, known.mails
         self._asides, self._mail_failed = known.asides, list(known.mail_failed)
         self._wrong_codes = {int(serial): wrong for serial, wrong in known.wrong_codes.items()}
-        self._verdicts = dict(known.verdicts)
+        self._verdicts, self._votes, self._refusals = dict(known.verdicts), list(known.votes), dict(known.refusals)
         self._is_resumed = True
 
     def _next(self, until: datetime) -> Turn[Any]:
@@ -199,11 +210,14 @@ class _Approval:
             self._show(self._shown.content, self._shown.round + 1)
             self._record.show(self._shown)
             self._stage = self._level = 0
+            self._votes = []
         while True:
             ending = yield from self._ask()
             if ending == "approved" and not self._level and self._stage + 1 < len(self._asked.stages):
+                self._votes += self._ballot.votes if self._ballot is not None else ()
                 self._stage += 1
             elif ending == "timed_out" and self._level < len(self._asked.escalation):
+                self._votes += self._ballot.votes if self._ballot is not None else ()
                 self._note("timed_out", channel="timer")
                 hours = self._asked.escalation[self._level].timeout_hours
                 self._level += 1
@@ -226,9 +240,10 @@ class _Approval:
         assert self._ballot is not None
         ballot = self._ballot
         while True:
-            arrived = yield from self._next(min(self._deadline, self._next_reminder or self._deadline))
+            until = min(self._deadline, self._next_reminder or self._deadline)
+            arrived = yield from self._next(until)
             ending: Ending | None = None
-            if arrived is None and self._now >= self._deadline:
+            if arrived is None and until == self._deadline:
                 self._record.close_wait()
                 return "timed_out"
             if arrived is None:
@@ -271,11 +286,11 @@ class _Approval:
         return None
 
     def _vote(self, event: VoteEvent, ballot: Ballot) -> Turn[Ending | None]:
-        refusal = self._why_not_by(event.link) or ballot.may_vote(event.approver) or self._why_not(event)
+        refusal = self._why_not_by(event.link) or ballot.may_vote(event.approver) or self._why_not(event, ballot)
         if refusal is None and event.choice == "approve" and self._shown.content.form is not None:
             given = {"form": self._shown.content.form, "answers": event.answers or {}}
             try:
-                checked = yield self._ctx.call_activity(check_answers, input=given, retry_policy=EFFECT)
+                checked = yield self._ctx.call_activity(check_answers, input=given)
             except task.TaskFailedError:
                 refusal = "answers_wrong"
             else:
@@ -288,12 +303,13 @@ class _Approval:
             by=seat.holder.email if seat is not None else event.approver,
             on_behalf_of=seat.on_behalf_of if seat is not None else None,
             vote=event.choice,
-            comments=event.comments,
+            comments=event.comments and event.comments[:KEPT_COMMENT],
             answers=event.answers,
             at=self._now.replace(tzinfo=UTC),
             channel=event.channel or "event",
         )
         ballot.cast(vote)
+        self._last_comments = event.comments
         self._note(
             "voted",
             actor=vote.by,
@@ -314,6 +330,8 @@ class _Approval:
 
     def _delegate(self, event: DelegateEvent, ballot: Ballot) -> Turn[None]:
         refusal = self._why_not_by(event.link) or ballot.may_hand_over(event.approver, event.to)
+        if event.by is not None and self._asked.is_requester(event.by) and not self._asked.allow_self_approval:
+            refusal = "own_request"
         if refusal is not None:
             yield from self._refuse(event, refusal)
             return
@@ -379,6 +397,11 @@ class _Approval:
                 if (yield from self._by_requester(arrived)) == "withdrawn":
                     self._record.close_wait()
                     return "withdrawn"
+            elif isinstance(arrived, RemindEvent) and self._asides < MAX_ASIDE:
+                self._asides += 1
+                self._mail_changes()
+                self._take_note(arrived)
+                yield from self._store()
             elif isinstance(arrived, ReviseEvent):
                 if (refusal := self._revise(arrived)) is None:
                     self._is_changing = False
@@ -394,10 +417,14 @@ class _Approval:
         self._is_changing = True
         self._open_wait((address,) if address is not None else (), ("revise", "withdraw"))
         self._note("changes_requested", after="waiting_for_changes", actor=self._last.by)
-        if address is not None:
-            self._mail("changes_requested", Person(email=address), by=self._last.by, comment=self._last.comments)
+        self._mail_changes()
         yield from self._store()
         self._record.enter("waiting_for_changes", waiting_for="revise", deadline=self._deadline)
+
+    def _mail_changes(self) -> None:
+        address = self._asked.requester_address
+        if address is not None and self._last is not None:
+            self._mail("changes_requested", Person(email=address), by=self._last.by, comment=self._last.comments)
 
     def _revise(self, event: ReviseEvent) -> Refusal | None:
         """Take what the requester changed, or give why not."""
@@ -476,7 +503,7 @@ class _Approval:
             requester=self._asked.requester,
             item=self._shown.content.item,
             rounds=self._shown.round,
-            votes=tuple(self._ballot.votes) if self._ballot is not None else (),
+            votes=(*self._votes, *(self._ballot.votes if self._ballot is not None else ())),
         )
         if ending == "timed_out" and on_timeout == "Approved":
             at = self._now.replace(tzinfo=UTC)
@@ -486,6 +513,8 @@ class _Approval:
             return None, outcome
         vote = self._deciding_vote(ending)
         by, comments = (vote.by, vote.comments) if vote is not None else (AUTOMATIC, None)
+        if vote is not None and vote is self._last:
+            comments = self._last_comments
         decision = Decision(approved=ending == "approved", by=by, comments=comments, at=self._now.replace(tzinfo=UTC))
         said = {"approver": vote and vote.by, "comments": comments, "decided_at": decision.at}
         return decision, outcome.model_copy(update=said)
@@ -571,12 +600,12 @@ class _Approval:
     def _note_deliveries(self) -> None:
         sent, self._sent = self._sent, []
         kinds = dict.fromkeys((mail.round, mail.template, succeeded) for mail, succeeded in sent)
-        for number, template, succeeded in kinds:
-            people = tuple(
-                mail.to for mail, done in sent if (mail.round, mail.template, done) == (number, template, succeeded)
-            )
+        for kind in kinds:
+            number, template, succeeded = kind
             action: Literal["mailed", "mail_failed"] = "mailed" if succeeded else "mail_failed"
-            self._record.note(action, people=people, detail=template, round_number=number)
+            people = [mail.to for mail, done in sent if (mail.round, mail.template, done) == kind]
+            for some in batched(people, MAX_PEOPLE, strict=False):
+                self._record.note(action, people=some, detail=template, round_number=number)
 
     @property
     def _next_reminder(self) -> datetime | None:
@@ -627,7 +656,7 @@ class _Approval:
         """Return why a link may not do this, or None."""
         if link is None:
             return None
-        if link.round != self._shown.round:
+        if link.round != self._shown.round or link.serial > self._mails:
             return "old_round"
         if self._wrong_codes.get(link.serial, 0) >= MAX_WRONG_CODES:
             return "locked"
@@ -636,8 +665,10 @@ class _Approval:
             return "wrong_code"
         return None
 
-    def _why_not(self, event: VoteEvent) -> Refusal | None:
+    def _why_not(self, event: VoteEvent, ballot: Ballot) -> Refusal | None:
         """Return what is wrong with a vote itself, or None."""
+        if event.choice == "abstain" and ballot.is_open and len(ballot.anybody) >= MAX_PEOPLE:
+            return "too_often"  # where anybody may vote, abstentions decide nothing
         if event.answers is not None and self._shown.content.form is None:
             return "answers_wrong"
         needed = event.choice == "request_changes" or event.choice in self._asked.require_comment_on
@@ -668,8 +699,10 @@ class _Approval:
         yield from self._store()
 
     def _note_refusal(self, asked: Any, refusal: Refusal) -> None:
-        if self._record.may_note_more():
-            who = getattr(asked, "approver", None) or getattr(asked, "by", None)
+        who = getattr(asked, "approver", None) or getattr(asked, "by", None)
+        name = digest_of_person(who or "")
+        self._refusals[name] = self._refusals.get(name, 0) + 1
+        if self._refusals[name] <= MAX_REFUSALS_EACH and sum(self._refusals.values()) <= MAX_REFUSALS:
             self._note("refused", actor=who, channel=asked.channel or "event", detail=refusal)
 
     def _store(self) -> Turn[None]:

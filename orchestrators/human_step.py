@@ -3,7 +3,7 @@
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, cast, override
 
 from durabletask import task
 from pydantic import ValidationError
@@ -60,7 +60,8 @@ def event_or_deadline[Event: Contract](
     Gives the payload, or None when the deadline came first. A payload that does not fit never ends the wait:
     ``on_malformed`` gets a sentence about it, and is gone through.
     """
-    inbox = Inbox(ctx, {event: contract}, on_malformed)
+    # Runs of before went by the order of this list, and their histories do.
+    inbox = Inbox(ctx, {event: contract}, on_malformed, in_order=ctx.version not in (None, "", "2"))
     arrived = yield from inbox.next(deadline)
     inbox.close()
     assert not isinstance(arrived, Finished)
@@ -75,19 +76,40 @@ class Finished:
     succeeded: bool
 
 
+class _Noted(task.WhenAnyTask[Any]):
+    """Notes a task in a list when it completes, whatever the run stands still for at that time."""
+
+    def __init__(self, awaited: task.Task[Any], came: list[task.Task[Any]]) -> None:
+        self._came = came  # before it completes, which it may have done
+        super().__init__([awaited])
+
+    @override
+    def on_child_completed(self, task: task.Task[Any]) -> None:
+        self._came.append(task)
+        super().on_child_completed(task)
+
+
 class Inbox:
     """All that a run waits for at once: events, the end of activities that it does not stand still for, and a time.
 
-    It is the one place where an event races a timer. Whatever loses stays in the race, or is cancelled by ``close``: a
+    It is the one place where an event races a timer. What came first is given first, also of what came while the run
+    stood still for something else (``in_order``). Whatever loses stays in the race, or is cancelled by ``close``: a
     wait that is left behind would swallow the next event of that name, and a timer would fire into a later step.
     """
 
     def __init__(
-        self, ctx: task.OrchestrationContext, contracts: Mapping[str, type[Contract]], on_malformed: OnMalformed
+        self,
+        ctx: task.OrchestrationContext,
+        contracts: Mapping[str, type[Contract]],
+        on_malformed: OnMalformed,
+        *,
+        in_order: bool,
     ) -> None:
         self._ctx = ctx
         self._contracts = contracts
         self._on_malformed = on_malformed
+        self._in_order = in_order
+        self._came: list[task.Task[Any]] = []
         self._events: dict[str, task.CancellableTask[EventPayload]] = {}
         self._watched: list[tuple[task.Task[Any], Any]] = []
         self._timer: task.CancellableTask[None] | None = None
@@ -106,6 +128,7 @@ class Inbox:
     def watch(self, activity: task.Task[Any], what: Any) -> None:
         """Let ``next`` tell when an activity has ended."""
         self._watched.append((activity, what))
+        self._note_when_it_comes(activity)
 
     def next(self, until: datetime | None) -> Generator[task.Task[Any], Any, Contract | Finished | None]:
         """Wait for the next thing: the payload of an event, an activity that ended, or None when it is ``until``.
@@ -120,8 +143,12 @@ class Inbox:
             for event in self._contracts:
                 if event not in self._events:
                     self._events[event] = self._ctx.wait_for_external_event(event, data_type=EventPayload)
+                    self._note_when_it_comes(self._events[event])
             race = [*self._events.values(), *(each for each, _ in self._watched), *([timer] if timer else [])]
-            winner = yield task.when_any(race)
+            winner = next((each for each in self._came if each in race), None)
+            if winner is None or not self._in_order:
+                winner = yield task.when_any(race)
+            self._came[:] = [each for each in self._came if each is not winner and each in race]
             if winner is timer:
                 self._timer = None
                 return None
@@ -145,12 +172,16 @@ class Inbox:
             self._timer.cancel()
             self._timer = None
 
+    def _note_when_it_comes(self, awaited: task.Task[Any]) -> None:
+        _Noted(awaited, self._came)
+
     def _timer_at(self, until: datetime | None) -> task.Task[None] | None:
         if self._timer is not None and self._until != until:
             self._timer.cancel()
             self._timer = None
         if self._timer is None and until is not None:
             self._timer, self._until = self._ctx.create_timer(until), until
+            self._note_when_it_comes(self._timer)
         return self._timer
 
 

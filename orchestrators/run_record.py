@@ -61,10 +61,15 @@ class RunRecord:
         )
 
     def restore(self, known: RecordState) -> None:
-        """Take what the run knew before its history began anew."""
+        """Take what the run knew before its history began anew.
+
+        The open wait and the last entry are put on record once more, so that this history vouches for them.
+        """
         self._recorded, self.run = True, known.run
         self._last, self._stored, self._salt = known.last, known.last.number if known.last else 0, known.salt
         self._wait, self._waits, self._set_aside = known.wait, known.waits, known.set_aside
+        self._entries = [known.last] if known.last is not None else []
+        self._opened = [known.wait] if known.wait is not None else []
         self._publish(known.progress)
 
     def enter(

@@ -58,7 +58,7 @@ _TURNING = re.compile("[\u202a-\u202e\u2066-\u2069]")
 
 
 def render(mail: Mail, content: Content) -> EmailMessage:
-    """Return a mail about what ``content`` says. Rendered again, it has the same ``Message-ID``, link and code.
+    """Return a mail about what ``content`` says. Rendered again, it has the same ``Message-ID`` and code.
 
     Raises ``ValueError`` when no mail can be sent to its address.
     """
@@ -75,7 +75,9 @@ def render(mail: Mail, content: Content) -> EmailMessage:
     }
     message = new_message()
     message["Message-ID"] = message_id(mail)
-    message["To"] = address_of(mail.to, _one_line(mail.to_name or "") or None)
+    # Without what has to be quoted: header classes lose the quotes of a long name, and then it looks like addresses.
+    name = " ".join(re.sub(r"[^\w' -]+", " ", _one_line(mail.to_name or "")).split())
+    message["To"] = address_of(mail.to, name or None)
     message["Subject"] = said["subject"]
     templates = _templates()
     message.set_content(templates.get_template(f"{mail.template}.txt").render(said))
@@ -113,6 +115,7 @@ def _clean(text: str) -> str:
     """
     lines = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace").splitlines()
     joined = re.sub(r"[^\S\n]", " ", _TURNING.sub("", "\n".join(lines)))
+    joined = re.sub(r"\n(?: *\n){2,}", "\n\n", joined)  # a thousand of them would push the link out of sight
     return "".join(each for each in joined if each == "\n" or unicodedata.category(each) != "Cc")
 
 

@@ -254,7 +254,9 @@ def test_entries_are_numbered_linked_and_dated(client: httpx.Client) -> None:
     assert [entry.at for entry in entries] == sorted(entry.at for entry in entries)
     assert len({entry.run for entry in entries}) == 1
     body = shown(client, f"/api/requests/{request_id}")
-    assert entries[0].payload_sha256 == digest_of(body["input"])
+    durable = client.get(f"{MANAGEMENT}/{request_id}").json()["input"]  # all of it, also what the API does not show
+    assert entries[0].payload_sha256 == digest_of(durable)
+    assert durable.items() >= body["input"].items()
     assert entries[3].at == datetime.fromisoformat(body["output"]["decided_at"])
     assert entries[3].salt is not None
     payload = DECISION | {"decision_id": "the-key", "channel": "api"}

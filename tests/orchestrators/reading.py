@@ -1,6 +1,7 @@
 """What a run left on record, read back."""
 
 from contracts.audit import Entry, TrailHead
+from contracts.human_step import Verdict, digest_of_id
 from contracts.records import Wait
 from services import trail, waits
 from services.record_store import get_record_store
@@ -46,3 +47,14 @@ def verdict(engine: Engine, instance: str) -> str:
 def size(engine: Engine, instance: str) -> int:
     """The bytes of the custom status as the hosts of Azure count them."""
     return len((engine.state(instance).serialized_custom_status or "").encode("utf-16-le"))
+
+
+def verdicts(engine: Engine, instance: str) -> list[Verdict]:
+    """The verdicts in the custom status, the newest one last."""
+    return [Verdict.model_validate(each) for each in engine.status(instance)["verdicts"]]
+
+
+def answered(engine: Engine, instance: str, decision_id: str) -> str | None:
+    """The code of the newest verdict on an id, or None."""
+    found = [each for each in verdicts(engine, instance) if each.id == digest_of_id(decision_id)]
+    return found[-1].code if found else None

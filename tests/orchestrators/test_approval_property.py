@@ -11,10 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import orchestrators.approval
-from contracts.human_step import digest_of_id
 from local_host.task_hub import ManualClock
 from tests.orchestrators.engine import Engine, running_engine
-from tests.orchestrators.reading import actions, entries, open_waits, size, verdict
+from tests.orchestrators.reading import actions, answered, entries, open_waits, size, verdict
 
 ALICE = "alice@example.com"
 ANN, BEN, CAT, DAN, EVE = (f"{name}@example.com" for name in ("ann", "ben", "cat", "dan", "eve"))
@@ -36,6 +35,7 @@ class Model:
     round: int = 1
     hands: list[list[str]] = field(default_factory=lambda: [[who] for who in ASKED])
     votes: dict[int, str] = field(default_factory=dict)
+    before: list[str] = field(default_factory=list)
     changes: bool = False
     status: str | None = None
     reminded: list[tuple[str, ...]] = field(default_factory=list)
@@ -51,6 +51,11 @@ class Model:
         """The seats that are waited for."""
         missing = [seat for seat in range(len(self.hands)) if seat not in self.votes]
         return missing[:1] if self.group == "sequential" else missing
+
+    @property
+    def all_votes(self) -> list[str]:
+        """The votes of this round, by all who were asked in it."""
+        return [*self.before, *(self.votes[seat] for seat in sorted(self.votes))]
 
     def ask(self, people: list[str]) -> None:
         """Ask people anew."""
@@ -75,7 +80,7 @@ class Model:
     def time_is_up(self) -> None:
         """Escalate, or end."""
         if self.on_timeout == "escalate" and not self.changes and self.level == 0:
-            self.level, self.deadline = 1, self.now + 5
+            self.level, self.deadline, self.before = 1, self.now + 5, self.all_votes
             self.ask(LEVEL)
         else:
             self.status = "Approved" if self.on_timeout == "approve" and not self.changes else "Timeout"
@@ -91,7 +96,7 @@ class Model:
             return "not_yet"
         before = self.missing
         if what == "request_changes":
-            self.changes, self.votes = True, {}
+            self.changes, self.votes[seat] = True, what
             return "taken"
         self.votes[seat] = what
         yes, no = ([*self.votes.values()].count(word) for word in ("approve", "reject"))
@@ -152,14 +157,15 @@ class Model:
             return "not_waiting"
         if who != ALICE:
             return "not_requester"
-        self.round, self.level = self.round + 1, 0
+        self.round, self.level, self.before = self.round + 1, 0, []
         self.ask(ASKED)
         return "taken"
 
     def remind(self) -> str:
         """Send the links again."""
         if self.changes:
-            return "not_waiting"
+            self.reminded.append((ALICE,))
+            return "taken"
         self.reminded.append(tuple(sorted(self.hands[seat][-1] for seat in self.missing)))
         return "taken"
 
@@ -226,13 +232,13 @@ def play(
         elif step[0] == "again" and sent:
             event, payload, expected = sent[number % len(sent)]
             engine.event(instance, event, payload)
-            assert verdict_on(engine, instance, payload["decision_id"]) == expected
+            assert answered(engine, instance, payload["decision_id"]) == expected
         elif step[0] != "again":
             event, payload = event_of(step)
             payload["decision_id"] = f"{instance}-{number}"
             engine.event(instance, event, payload)
             expected = getattr(model, step[0])(*step[1:])
-            assert verdict_on(engine, instance, payload["decision_id"]) == expected, step
+            assert answered(engine, instance, payload["decision_id"]) == expected, step
             sent.append((event, payload, expected))
         status = engine.status(instance)
         assert size(engine, instance) < 16 * 1024
@@ -247,18 +253,12 @@ def play(
     model.advance(100)
     output = engine.output(instance)
     assert (output["status"], output["rounds"]) == (model.status, model.round)
-    assert [vote["vote"] for vote in output["votes"]] == [model.votes[seat] for seat in sorted(model.votes)]
+    assert [vote["vote"] for vote in output["votes"]] == model.all_votes
     reminded = [entry.people for entry in entries(instance) if entry.action == "reminded"]
     assert [tuple(sorted(people or ())) for people in reminded] == model.reminded
     assert open_waits(instance) == []
     assert actions(instance)[-1] == "ended"
     assert verdict(engine, instance) == "intact"
-
-
-def verdict_on(engine: Engine, instance: str, decision_id: str) -> str | None:
-    """The newest verdict on an id."""
-    found = [each for each in engine.status(instance)["verdicts"] if each["id"] == digest_of_id(decision_id)]
-    return found[-1]["code"] if found else None
 
 
 @pytest.mark.timeout(180)

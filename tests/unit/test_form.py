@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from contracts.form import MAX_ANSWERS, MAX_FORM, REFUSED, Answers, Form, is_flat, wrong_answers
+from contracts.form import MAX_ANSWERS, MAX_FORM, REFUSED, Answers, Form, check_form, is_flat, wrong_answers
 
 FORM: TypeAdapter[dict[str, Any]] = TypeAdapter(Form)
 ANSWERS: TypeAdapter[dict[str, Any]] = TypeAdapter(Answers)
@@ -37,6 +37,7 @@ def refused(schema: Any) -> str:
     ],
 )
 def test_a_form_is_a_json_schema_of_an_object(schema: Any) -> None:
+    check_form(schema)
     assert FORM.validate_python(schema) == schema
 
 
@@ -58,8 +59,9 @@ def test_a_form_is_of_type_object(schema: Any) -> None:
     ],
 )
 def test_what_is_no_json_schema_is_refused_and_says_where(schema: Any, where: str) -> None:
-    assert "it is no JSON Schema" in refused(schema)
-    assert where in refused(schema)
+    with pytest.raises(ValueError, match="it is no JSON Schema") as caught:
+        check_form(schema)
+    assert f"(at {where}" in str(caught.value)
 
 
 @pytest.mark.parametrize("keyword", REFUSED)
@@ -102,7 +104,7 @@ def test_a_form_is_small_and_shallow() -> None:
 
 def test_answers_are_small() -> None:
     ANSWERS.validate_python({"a": "x" * (MAX_ANSWERS - 20)})
-    with pytest.raises(ValidationError, match="8,000"):
+    with pytest.raises(ValidationError, match=f"{MAX_ANSWERS:,}"):
         ANSWERS.validate_python({"a": "x" * MAX_ANSWERS})
 
 
@@ -141,7 +143,7 @@ def test_what_is_wrong_with_answers_is_told_by_field(answers: Any, fields: list[
 
 def test_a_number_of_any_size_is_judged() -> None:
     schema = form(a={"type": "number", "multipleOf": 0.01})
-    assert wrong_answers(schema, {"a": 10**400}) == {"": "a number in it is too large"}
+    assert "too large" in wrong_answers(schema, {"a": 10**400})[""]
 
 
 def test_only_so_much_is_told() -> None:
