@@ -119,7 +119,7 @@ def distance(at: datetime) -> str:
     minutes = int((there - now()).total_seconds() // 60)
     for unit, length in (("day", 24 * 60), ("hour", 60), ("minute", 1)):
         if minutes >= 2 * length or (minutes >= length and unit != "day"):
-            number = minutes // length
+            number = round(minutes / length)
             return f"in {number} {unit}{'' if number == 1 else 's'}"
     return "now"
 
