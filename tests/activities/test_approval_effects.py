@@ -137,7 +137,7 @@ def receiving(monkeypatch: pytest.MonkeyPatch, *statuses: int) -> Iterator[tuple
 
 def ended(url: str, instance_id: str = "one", run: str = RUN) -> dict[str, Any]:
     """The input of ``post_outcome``."""
-    return {"url": url, "instance_id": instance_id, "run": run, "outcome": OUTCOME}
+    return {"url": url, "instance_id": instance_id, "run": run, "outcome": OUTCOME, "at": "2026-11-21T18:00:00.000Z"}
 
 
 def test_an_outcome_is_posted_signed(data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,6 +147,7 @@ def test_an_outcome_is_posted_signed(data_folder: Path, monkeypatch: pytest.Monk
     assert headers["webhook-signature"].startswith("v1,")
     posted = json.loads(body)
     assert posted["type"] == "approval.approved"
+    assert posted["timestamp"] == "2026-11-21T18:00:00.000Z"
     assert posted["data"]["request_id"] == "one"
     assert posted["data"]["run"] == RUN
     assert posted["data"].items() >= OUTCOME.items()

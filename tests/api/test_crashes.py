@@ -362,6 +362,7 @@ def test_the_timer_heals_a_store_that_came_from_a_backup(tmp_path: Path, hosting
         file.backup(copy)
     with hosting(DECISION_WAIT_SECONDS="20") as (_, client):
         assert decide(client, "req").status_code == 200
+        output(client, "req")
         start(client, "ord")
         waiting(client, "ord")
     for each in data(tmp_path).glob("records.db*"):

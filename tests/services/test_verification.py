@@ -170,6 +170,8 @@ OTHER_VALUES: dict[str, Any] = {
     "before": "elsewhere",
     "after": "rejected",
     "detail": "Mallory was here",
+    "round": 7,
+    "people": ["mallory@example.com"],
     "comment": "Mallory was here",
     "salt": "f" * 32,
     "comment_sha256": "1" * 64,
