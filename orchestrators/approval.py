@@ -49,6 +49,8 @@ EVENTS: dict[str, type[Command]] = {
     "revise": ReviseEvent,
     "remind": RemindEvent,
 }
+API = "(API)"
+"""Who asks for a reminder and does not say who it is."""
 AUTOMATIC = "(automatic)"
 """Who has approved when the time was up, where the request says that this approves it."""
 REVISED = dict.fromkeys(("item", "title", "description", "details"), True)
@@ -397,11 +399,8 @@ class _Approval:
                 if (yield from self._by_requester(arrived)) == "withdrawn":
                     self._record.close_wait()
                     return "withdrawn"
-            elif isinstance(arrived, RemindEvent) and self._asides < MAX_ASIDE:
-                self._asides += 1
-                self._mail_changes()
-                self._take_note(arrived)
-                yield from self._store()
+            elif isinstance(arrived, RemindEvent):
+                yield from self._remind_requester(arrived)
             elif isinstance(arrived, ReviseEvent):
                 if (refusal := self._revise(arrived)) is None:
                     self._is_changing = False
@@ -425,6 +424,17 @@ class _Approval:
         address = self._asked.requester_address
         if address is not None and self._last is not None:
             self._mail("changes_requested", Person(email=address), by=self._last.by, comment=self._last.comments)
+
+    def _remind_requester(self, event: RemindEvent) -> Turn[None]:
+        address = self._asked.requester_address
+        if address is None or self._asides >= MAX_ASIDE:
+            yield from self._refuse(event, "not_asked" if address is None else "too_often")
+            return
+        self._asides += 1
+        self._note("reminded", actor=event.by or API, channel=event.channel or "event", people=(address,))
+        self._mail_changes()
+        self._take_note(event)
+        yield from self._store()
 
     def _revise(self, event: ReviseEvent) -> Refusal | None:
         """Take what the requester changed, or give why not."""
@@ -646,7 +656,7 @@ class _Approval:
             yield from self._refuse(event, refusal or "too_often")
             return
         self._asides += 1
-        self._remind(people, by=event.by or "(API)", channel=event.channel or "event")
+        self._remind(people, by=event.by or API, channel=event.channel or "event")
         self._take_note(event)
         yield from self._store()
 
