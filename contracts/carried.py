@@ -44,25 +44,31 @@ class BallotState(Contract):
     cast: dict[str, int] = Field(default_factory=dict)
 
 
+class DeskState(Contract):
+    """What ``orchestrators.approval_desk.Desk`` knows."""
+
+    record: RecordState
+    deadline: Moment
+    round: int
+    content: Content
+    mails: int
+    mail_failed: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    refusals: dict[str, int] = Field(default_factory=dict)
+    wrong_codes: dict[str, int] = Field(default_factory=dict)
+    verdicts: dict[str, Verdict] = Field(default_factory=dict)
+
+
 class ApprovalState(Contract):
     """What an approval knows while it waits for people."""
 
-    record: RecordState
+    desk: DeskState
     began: Moment
-    deadline: Moment
     turn_began: Moment
-    round: int
     stage: int
     level: int
-    content: Content
     is_changing: bool
     ballot: BallotState
     votes: Annotated[tuple[CastVote, ...], Field(strict=False)] = ()
     last: CastVote | None = None
     reminders: int
-    mails: int
     asides: int
-    mail_failed: Annotated[tuple[str, ...], Field(strict=False)] = ()
-    refusals: dict[str, int] = Field(default_factory=dict)
-    wrong_codes: dict[str, int] = Field(default_factory=dict)
-    verdicts: dict[str, Verdict] = Field(default_factory=dict)

@@ -33,7 +33,8 @@ from contracts.base import as_utc_text, path_to
 from contracts.form import check_form, wrong_answers
 from contracts.human_step import Progress
 from errors import AlreadyStarted, Unprocessable
-from orchestrators.approval import DECISION, approval
+from orchestrators.approval import approval
+from orchestrators.approval_desk import DECISION
 from services import trail
 from services.callback import check_callback
 from services.record_store import RecordStoreError, get_record_store

@@ -13,7 +13,8 @@ from contracts.approval import Command, Refusal, digest_of_said
 from contracts.base import as_utc_text
 from contracts.human_step import Progress, digest_of_id
 from errors import AlreadyDecided, Conflict, CountersignError, Forbidden, TooLate, Unprocessable
-from orchestrators.approval import AUTOMATIC, approval
+from orchestrators.approval import approval
+from orchestrators.approval_outcome import AUTOMATIC
 from triggers.decide import Late, hand_over, note_late
 from triggers.instances import ENDED, find, progress_of
 

@@ -1,0 +1,254 @@
+"""What an approval says to the world: records, mails, verdicts, and where it stands."""
+
+from collections.abc import Generator
+from datetime import UTC, timedelta
+from itertools import batched
+from typing import Any, Literal
+
+from durabletask import task
+
+from activities.approval import send_mail
+from contracts.approval import (
+    ApprovalEvent,
+    ApprovalInput,
+    Command,
+    DelegateEvent,
+    ExtendEvent,
+    FromLink,
+    Person,
+    Refusal,
+    RemindEvent,
+    ReviseEvent,
+    VoteEvent,
+    WithdrawEvent,
+    digest_of_said,
+)
+from contracts.base import MAX_PEOPLE, path_to
+from contracts.carried import DeskState
+from contracts.human_step import Standing, Verdict, digest_of_id, digest_of_person
+from contracts.mail import Mail
+from contracts.shown import Content, Shown
+from orchestrators.ballot import Ballot, Seat
+from orchestrators.human_step import Finished, Inbox
+from orchestrators.retries import EFFECT
+from orchestrators.run_record import RunRecord
+
+DECISION = "decision"
+EVENTS: dict[str, type[Command]] = {
+    DECISION: VoteEvent,
+    "delegate": DelegateEvent,
+    "withdraw": WithdrawEvent,
+    "extend": ExtendEvent,
+    "revise": ReviseEvent,
+    "remind": RemindEvent,
+}
+MAX_REFUSALS_EACH, MAX_REFUSALS = 5, 200
+"""How many refusals the trail names of one person, and of one run."""
+MAX_CARRIED = 200
+"""How many verdicts are known of those that came before the history began anew."""
+MAX_WRONG_CODES = 5
+SHOWN = {"gave_away": 50, "locked": 20, "mail_failed": 3}
+"""How many of these the custom status has room for, the newest ones."""
+
+type Turn[Result] = Generator[task.Task[Any], Any, Result]
+type MailTemplate = Literal["asked", "reminder", "escalated", "delegated", "decided", "withdrawn", "changes_requested"]
+
+
+class Desk:
+    """All that goes out from one run, and comes in.
+
+    ``note``, ``mail`` and ``answer`` gather; ``store`` puts on record what was noted, and only then sends the mails and
+    publishes the verdicts. ``deadline`` is the one of the wait that is open (naive UTC), ``shown`` what is asked.
+    """
+
+    def __init__(self, ctx: task.OrchestrationContext, asked: ApprovalInput) -> None:
+        self._ctx = ctx
+        self._asked = asked
+        self.record = RunRecord(ctx)
+        self.inbox = Inbox(ctx, EVENTS, self.record.set_aside, in_order=True)
+        self.deadline = ctx.current_utc_datetime + timedelta(hours=asked.timeout_hours)
+        self.show(asked.content, 0)
+        self._mails = 0
+        self._to_send: list[Mail] = []
+        self._sent: list[tuple[Mail, bool]] = []
+        self._mail_failed: list[str] = []
+        self._refusals: dict[str, int] = {}
+        self._wrong_codes: dict[int, int] = {}
+        self._verdicts: dict[str, Verdict] = {}
+        self._to_answer: list[Verdict] = []
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way: all is on record, sent, answered, and read."""
+        return self.inbox.is_empty and self.record.is_stored and not self._to_send and not self._to_answer
+
+    @property
+    def has_mail(self) -> bool:
+        """Whether mails are to be sent, or on their way."""
+        return bool(self._to_send) or self.inbox.watched > 0
+
+    def carried(self) -> DeskState:
+        """Return what it knows, for ``restore``."""
+        return DeskState(
+            record=self.record.carried(),
+            deadline=self.deadline,
+            round=self.shown.round,
+            content=self.shown.content,
+            mails=self._mails,
+            mail_failed=tuple(self._mail_failed),
+            refusals=self._refusals,
+            wrong_codes={str(serial): wrong for serial, wrong in self._wrong_codes.items()},
+            verdicts=dict(list(self._verdicts.items())[-MAX_CARRIED:]),
+        )
+
+    def restore(self, known: DeskState) -> None:
+        """Take what was known before the history began anew."""
+        self.record.restore(known.record)
+        self.deadline = known.deadline
+        self.show(known.content, known.round)
+        self._mails, self._mail_failed = known.mails, list(known.mail_failed)
+        self._refusals, self._verdicts = dict(known.refusals), dict(known.verdicts)
+        self._wrong_codes = {int(serial): wrong for serial, wrong in known.wrong_codes.items()}
+
+    # What is asked
+
+    def show(self, content: Content, round_number: int) -> None:
+        """Take what is asked in a round."""
+        self.shown = Shown(instance_id=self._ctx.instance_id, run=self.record.run, round=round_number, content=content)
+        self._digest = self.shown.digest
+
+    def stand(self, ballot: Ballot | None, *, stage: int = 0, level: int = 0) -> None:
+        """Say where it stands."""
+        seats = ballot.seats if ballot is not None else []
+        gave = [digest_of_person(person.email) for seat in seats for person in seat.before]
+        locked = [serial for serial, wrong in self._wrong_codes.items() if wrong >= MAX_WRONG_CODES]
+        self.record.stand(
+            Standing(
+                round=self.shown.round,
+                stage=stage,
+                level=level,
+                shown=self._digest,
+                open=ballot is not None and ballot.is_open,
+                seats={digest_of_person(seat.holder.email): seat.vote.vote if seat.vote else None for seat in seats},
+                gave_away=tuple(gave[-SHOWN["gave_away"] :]),
+                locked=tuple(locked[-SHOWN["locked"] :]),
+                mail_failed=tuple(self._mail_failed[-SHOWN["mail_failed"] :]),
+            )
+        )
+
+    def open_wait(self, people: tuple[str, ...], actions: tuple[str, ...]) -> None:
+        """Say who is waited for from now on, and what they can do."""
+        self.record.open_wait(
+            kind="approval",
+            title=self.shown.content.headline,
+            people=people,
+            deadline=self.deadline,
+            actions=actions,
+            path=path_to("/api/requests/{}", self._ctx.instance_id),
+        )
+
+    # The record
+
+    def note(self, action: Any, **said: Any) -> None:
+        """Note what happened, with the round that it happened in."""
+        self.record.note(action, round_number=self.shown.round or None, **said)
+
+    def store(self) -> Turn[None]:
+        """Put on record what was noted; only then send mails and publish verdicts."""
+        self.note_deliveries()
+        yield from self.record.store()
+        to_send, self._to_send = self._to_send, []
+        for mail in to_send:
+            given = mail.model_dump(mode="json", exclude_none=True)
+            sending = self._ctx.call_activity(send_mail, input=given, retry_policy=EFFECT)
+            self.inbox.watch(sending, mail)
+        to_answer, self._to_answer = self._to_answer, []
+        for verdict in to_answer:
+            self.record.answer(verdict)
+
+    # Mails
+
+    def mail(self, template: MailTemplate, to: Person, *, link: bool = False, **said: Any) -> None:
+        """Send a mail, once what it is about is on record, and without standing still for it."""
+        self._mails += 1
+        mail = Mail(
+            template=template,
+            instance_id=self._ctx.instance_id,
+            run=self.record.run,
+            number=self._mails,
+            round=self.shown.round,
+            to=to.email,
+            to_name=to.name,
+            deadline=self.deadline.replace(tzinfo=UTC),
+            link_digest=self._digest if link else None,
+            code=link and self._asked.second_factor == "mail_code",
+            **said,
+        )
+        self._to_send.append(mail)
+
+    def mail_seat(self, template: MailTemplate, seat: Seat, comment: str | None = None) -> None:
+        """Send somebody who is asked a mail with a link."""
+        by = seat.before[-1].shown if template == "delegated" else None
+        self.mail(template, seat.holder, link=True, by=by, on_behalf_of=seat.on_behalf_of, comment=comment)
+
+    def delivered(self, finished: Finished) -> None:
+        """Keep what became of a mail, to be noted with the next that is put on record."""
+        mail = finished.what
+        self._sent.append((mail, finished.succeeded))
+        self._mail_failed = [each for each in self._mail_failed if each != mail.to]
+        if not finished.succeeded:
+            self._mail_failed.append(mail.to)
+            self.record.warn(f"A mail to {mail.to} could not be sent; the decision can still be made."[:250])
+
+    def note_deliveries(self) -> None:
+        """Note what became of the mails that have come to an end."""
+        sent, self._sent = self._sent, []
+        for kind in dict.fromkeys((mail.round, mail.template, succeeded) for mail, succeeded in sent):
+            number, template, succeeded = kind
+            action: Literal["mailed", "mail_failed"] = "mailed" if succeeded else "mail_failed"
+            people = [mail.to for mail, done in sent if (mail.round, mail.template, done) == kind]
+            for some in batched(people, MAX_PEOPLE, strict=False):
+                self.record.note(action, people=some, detail=template, round_number=number)
+
+    # Verdicts
+
+    def is_known(self, asked: Any) -> bool:
+        """Whether an event came before under its ``decision_id``; then its verdict stands, and is shown again."""
+        verdict = self._verdicts.get(asked.decision_id or "")
+        if verdict is not None and verdict not in self._to_answer:
+            self.record.answer(verdict)
+        return verdict is not None
+
+    def answer(self, asked: ApprovalEvent, code: str = "taken") -> None:
+        """Keep a verdict, to be published when what it says is on record."""
+        if asked.decision_id is not None:
+            verdict = Verdict(id=digest_of_id(asked.decision_id), said=digest_of_said(asked), code=code)
+            self._verdicts[asked.decision_id] = verdict
+            self._to_answer.append(verdict)
+
+    def refuse(self, asked: Any, refusal: Refusal) -> Turn[None]:
+        """Refuse what was asked, and put that on record."""
+        self.answer(asked, refusal)
+        self.note_refusal(asked, refusal)
+        yield from self.store()
+
+    def note_refusal(self, asked: Any, refusal: Refusal) -> None:
+        """Note that something was refused, unless that was noted often enough."""
+        who = getattr(asked, "approver", None) or getattr(asked, "by", None)
+        name = digest_of_person(who or "")
+        self._refusals[name] = self._refusals.get(name, 0) + 1
+        if self._refusals[name] <= MAX_REFUSALS_EACH and sum(self._refusals.values()) <= MAX_REFUSALS:
+            self.note("refused", actor=who, channel=asked.channel or "event", detail=refusal)
+
+    def why_not_by(self, link: FromLink | None) -> Refusal | None:
+        """Return why a link may not do anything, or None; a wrong code counts against it."""
+        if link is None:
+            return None
+        if link.round != self.shown.round or link.serial > self._mails:
+            return "old_round"
+        if self._wrong_codes.get(link.serial, 0) >= MAX_WRONG_CODES:
+            return "locked"
+        if self._asked.second_factor == "mail_code" and link.code != "right":
+            self._wrong_codes[link.serial] = self._wrong_codes.get(link.serial, 0) + 1
+            return "wrong_code"
+        return None
