@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import lru_cache
+from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -111,6 +113,18 @@ _NAME_AND_ADDRESS = re.compile(r"(?:([^<>]*)<([^\s<>@,;]+@[^\s<>@,;]+)>|([^\s<>@
 
 _ADDRESS: TypeAdapter[str] = TypeAdapter(PlainAddress)
 
+
+@lru_cache(maxsize=1000)
+def _name_and_address(text: str) -> tuple[str | None, str | None]:
+    found = _NAME_AND_ADDRESS.fullmatch(text)
+    if found is None:
+        return None, None
+    try:
+        return found[1] or None, _ADDRESS.validate_python(found[2] or found[3])
+    except ValidationError:
+        return found[1] or None, None
+
+
 type GroupPolicy = Literal["any", "all", "sequential"] | Quorum
 Approvers = Annotated[tuple[Approver, ...], Field(strict=False, max_length=MAX_PEOPLE)]
 
@@ -159,9 +173,13 @@ def _as_reminders(value: Any) -> Any:
 class At(Contract):
     """Reminders at these times after people were asked."""
 
-    at: Annotated[
-        tuple[Annotated[Hours, Field(gt=0)], ...], Field(strict=False, min_length=1, max_length=MAX_REMINDERS)
-    ]
+    at: Annotated[tuple[Hours, ...], Field(strict=False, min_length=1, max_length=MAX_REMINDERS)]
+
+    @model_validator(mode="after")
+    def _are_apart(self) -> Self:
+        if any(later - earlier < A_MINUTE for earlier, later in pairwise([0.0, *sorted(self.at)])):
+            raise ValueError("reminders are a minute apart at least")
+        return self
 
 
 Reminders = Annotated[Every | At, BeforeValidator(_as_reminders)]
@@ -247,13 +265,7 @@ class ApprovalRequest(Content):
 
     @property
     def _requester_parts(self) -> tuple[str | None, str | None]:
-        found = _NAME_AND_ADDRESS.fullmatch(self.requester)
-        if found is None:
-            return None, None
-        try:
-            return found[1] or None, _ADDRESS.validate_python(found[2] or found[3])
-        except ValidationError:
-            return found[1] or None, None
+        return _name_and_address(self.requester)
 
     def people(self) -> Iterator[Approver]:
         """Everybody who is named, in the order in which they would be asked."""

@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -118,7 +119,8 @@ _IGNORED = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-
 
 
 def _plain(value: str) -> str:
-    if "=?" in value or _NOT_PLAIN.search(value) or value.endswith(".") or any(map(is_invisible, value)):
+    hidden = not value.isascii() and any(map(is_invisible, value))
+    if hidden or "=?" in value or _NOT_PLAIN.search(value) or value.endswith("."):
         raise ValueError(
             "a plain mail address has no quotes, brackets, commas, =?, invisible characters, or dot at its end"
         )
@@ -131,6 +133,7 @@ PlainAddress = Annotated[Address, AfterValidator(_plain)]
 """A mail address that is shown as what it is."""
 
 
+@lru_cache(maxsize=10_000)
 def same_person(text: str) -> str:
     """Return the form in which addresses and names are compared: two that give the same are one person.
 

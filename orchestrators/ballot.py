@@ -63,8 +63,9 @@ class Ballot:
         self.stood_in: list[Seat] = []
         self.kept: list[tuple[Approver, Refusal]] = []
         self.seats = [Seat(person) for person in self._named()]
-        for seat in self.seats:
-            self._let_stand_in(seat, at)
+        away = {same_person(each.email): each for each in request.people() if each.delegate is not None}
+        for seat in self.seats if away else ():
+            self._let_stand_in(seat, away, at)
 
     def carried(self) -> BallotState:
         """Return all that it knows, for ``restore``."""
@@ -168,10 +169,9 @@ class Ballot:
             if self._request.allow_self_approval or not self._request.is_requester(person.email):
                 yield person
 
-    def _let_stand_in(self, seat: Seat, at: datetime) -> None:
-        directory = {same_person(each.email): each for each in reversed([*self._request.people()])}
+    def _let_stand_in(self, seat: Seat, away: dict[str, Approver], at: datetime) -> None:
         while True:
-            known = directory.get(same_person(seat.holder.email))
+            known = away.get(same_person(seat.holder.email))
             if known is None or known.delegate is None or not _is_now(known.delegate, at):
                 break
             refusal = self._why_not_to(seat, known.delegate.to)
