@@ -870,7 +870,7 @@ def test_every_so_often_those_who_have_not_voted_are_reminded_up_to_a_number(eng
 
 
 def test_reminders_at_offsets_come_in_their_order_and_none_at_the_deadline_or_after(engine: Engine) -> None:
-    instance = ask(engine, named(ANN, timeout_hours=5.0, reminders=[3, "PT1H", 3, 5, 7]))
+    instance = ask(engine, named(ANN, timeout_hours=5.0, reminders=[3, "PT1H", 5, 7]))
     began = entries(instance)[0].at
     engine.advance(hours=10)
     assert ended_well(engine, instance)["status"] == "Timeout"
@@ -1174,3 +1174,63 @@ def test_the_custom_status_stays_under_16_kb_whatever_is_said(
     assert max(sizes) < 16 * 1024, sizes
     assert verdict(engine, instance) == "intact"
     assert open_waits(instance) == []
+
+
+# What comes while the run stands still for the records
+
+
+def _store_away(store: RecordStore, batch: RecordBatch) -> list[int]:
+    raise RecordStoreError("away")
+
+
+def test_a_vote_after_the_deadline_is_late_though_the_store_was_away(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance = ask(engine, named(ANN, BEN, policy="all", timeout_hours=1.0))
+    with monkeypatch.context() as patch:
+        patch.setattr(record_activities, "put_on_record", _store_away)
+        engine.event(instance, "decision", vote(ANN))
+        engine.advance(hours=1.5)
+        engine.event(instance, "decision", vote(BEN))
+    engine.advance(hours=1)
+    output = ended_well(engine, instance)
+    assert output["status"] == "Timeout"
+    assert [each["by"] for each in output["votes"]] == [ANN]
+
+
+def test_a_vote_before_the_deadline_counts_though_the_store_was_away(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance = ask(engine, named(ANN, BEN, policy="all", timeout_hours=1.0))
+    with monkeypatch.context() as patch:
+        patch.setattr(record_activities, "put_on_record", _store_away)
+        engine.event(instance, "decision", vote(ANN))
+        engine.state(instance)
+        engine.event(instance, "decision", vote(BEN))
+        engine.state(instance)
+        engine.advance(hours=0.5)
+    engine.advance(hours=0.45)
+    assert ended_well(engine, instance)["status"] == "Approved"
+
+
+@pytest.mark.parametrize("first", ["withdraw", "delegate"])
+def test_what_was_asked_first_is_done_first_though_the_store_was_away(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    """Events of two names: in the order of their names, the vote would come before."""
+    instance = ask(engine, named(ANN, BEN, policy="all"))
+    with monkeypatch.context() as patch:
+        patch.setattr(record_activities, "put_on_record", _store_away)
+        engine.event(instance, "decision", vote(ANN))
+        engine.state(instance)
+        if first == "withdraw":
+            engine.event(instance, "withdraw", {"by": "Alice"})
+            engine.state(instance)
+            engine.event(instance, "decision", vote(BEN))
+        else:
+            engine.event(instance, "delegate", {"approver": BEN, "to": CAT})
+            engine.state(instance)
+            engine.event(instance, "decision", vote(CAT))
+        engine.state(instance)
+    engine.advance(hours=1)
+    assert ended_well(engine, instance)["status"] == ("Withdrawn" if first == "withdraw" else "Approved")
