@@ -282,9 +282,9 @@ def broken_code(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     Each place leaves another status, all of them from before the last entries: none, one without entries, some.
     """
     breaking = {
-        "path_to": ("orchestrators.approval.path_to", lambda *_: "no path"),
+        "path_to": ("orchestrators.approval_desk.path_to", lambda *_: "no path"),
         "ApprovalInput": ("orchestrators.approval.ApprovalInput", None),
-        "send_mail": ("orchestrators.approval.send_mail", "another_activity"),
+        "send_mail": ("orchestrators.approval_desk.send_mail", "another_activity"),
     }
 
     @contextmanager
@@ -325,7 +325,7 @@ def test_a_run_that_failed_while_it_waited_waits_no_longer(
 def test_a_failed_run_that_is_rewound_to_its_wait_gets_it_back(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     before = house.wait_of(house.wait("back"))
     with monkeypatch.context() as patch:
-        patch.setattr("orchestrators.approval.path_to", lambda *_: "no path")
+        patch.setattr("orchestrators.approval_desk.path_to", lambda *_: "no path")
         house.control.event("back", "decision", {"malformed": True})
         assert house.control.state("back").runtime_status.name == "FAILED"
         assert house.reconcile() == {"closed": 1}
@@ -1020,7 +1020,7 @@ def test_the_notes_of_end_and_purge_are_there_once_whenever_it_is_killed(
         house.manage("terminate", "over")
     elif how == "failed":
         with monkeypatch.context() as patch:
-            patch.setattr("orchestrators.approval.path_to", lambda *_: "no path")
+            patch.setattr("orchestrators.approval_desk.path_to", lambda *_: "no path")
             house.control.event("over", "decision", DECISION)
             assert house.control.state("over").runtime_status.name == "FAILED"
     else:
@@ -1344,7 +1344,7 @@ def test_killed_between_the_note_of_an_end_and_the_close_the_next_run_completes_
     house.wait("over")
     if how == "failed":
         with monkeypatch.context() as patch:
-            patch.setattr("orchestrators.approval.path_to", lambda *_: "no path")
+            patch.setattr("orchestrators.approval_desk.path_to", lambda *_: "no path")
             house.control.event("over", "decision", DECISION)
             assert house.control.state("over").runtime_status.name == "FAILED"
     else:

@@ -198,7 +198,7 @@ def test_the_page_shows_what_is_asked_and_nothing_is_chosen(
         "yes",
     ):
         assert word in text(page), word
-    assert re.search(r"To be decided by\s+\w+day, \d+ \w+ 20\d\d, \d\d:\d\d UTC\s+\(in 23 hours\)", text(page))
+    assert re.search(r"To be decided by\s+\w+day, \d+ \w+ 20\d\d, \d\d:\d\d UTC\s+\(in 24 hours\)", text(page))
     assert page.text.count('type="radio"') == 5
     assert "checked" not in page.text
     assert CAROL not in page.text

