@@ -120,7 +120,7 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.words).split())
 
 
-KNOWN_TAGS = {"html", "head", "meta", "title", "body", "div", "h1", "p", "table", "tr", "th", "td", "ol", "li"}
+KNOWN_TAGS = {"html", "head", "meta", "style", "title", "body", "div", "h1", "p", "table", "tr", "th", "td", "ol", "li"}
 KNOWN_TAGS |= {"a", "strong", "code"}
 
 
