@@ -22,7 +22,7 @@ def test_a_request_is_waited_for_decided_purged_and_verified(azurite: Azurite, t
         assert client.get("/api/waits").json()["waits"] == []
         until(lambda: client.get("/api/requests/desk").json()["runtime_status"] == "COMPLETED")
         [chain] = client.get("/api/audit/desk/verify").json()["chains"]
-        assert (chain["verdict"], chain["anchored_by"], chain["entries"]) == ("intact", "history", 5)
+        assert (chain["verdict"], chain["anchored_by"], chain["entries"]) == ("intact", "history", 7)
         client.post("/admin/functions/purge_instances", json={}).raise_for_status()
         until(lambda: client.get("/api/requests/desk").status_code == 404)
         found = client.get("/api/audit/desk/verify").json()
