@@ -83,7 +83,6 @@ class _Approval:
         self._turn_began = self._began
         self._reminders = self._asides = self._arrivals = 0
         self._last: CastVote | None = None
-        self._last_comments: str | None = None
         self._votes: list[CastVote] = []
         self._why_withdrawn: str | None = None
 
@@ -250,13 +249,12 @@ class _Approval:
             by=seat.holder.email if seat is not None else event.approver,
             on_behalf_of=seat.on_behalf_of if seat is not None else None,
             vote=event.choice,
-            comments=event.comments and event.comments[:KEPT_COMMENT],
+            comments=event.comments,
             answers=event.answers,
             at=self._now.replace(tzinfo=UTC),
             channel=event.channel or "event",
         )
-        ballot.cast(vote)
-        self._last_comments = event.comments
+        ballot.cast(vote.model_copy(update={"comments": vote.comments and vote.comments[:KEPT_COMMENT]}))
         self._note(
             "voted",
             actor=vote.by,
@@ -372,7 +370,7 @@ class _Approval:
                 "changes_requested",
                 Person(email=address),
                 by=self._last.by,
-                comment=self._last_comments or self._last.comments,
+                comment=self._last.comments,
             )
 
     def _remind_requester(self, event: RemindEvent) -> Turn[None]:
@@ -418,7 +416,7 @@ class _Approval:
             self._asked,
             ending,
             votes,
-            vote and vote.model_copy(update={"comments": self._last_comments if vote is self._last else vote.comments}),
+            vote,
             is_changing=self._is_changing,
             at=self._now,
             item=self._desk.shown.content.item,
