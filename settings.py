@@ -48,6 +48,27 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="How long a purchase order waits for its approval, in hours.",
     )
+    interventions_to: str = Field(
+        default="operators@example.com",
+        pattern=r"\A[^\s@<>()\[\],;:\\\"]+@[^\s@<>()\[\],;:\\\"]*[^\s@<>()\[\],;:\\\".]\z",
+        description="Who is asked when a call has failed that names nobody: one mail address.",
+    )
+    call_hosts: str = Field(
+        default="",
+        max_length=4000,
+        description="The hosts that may be called, with commas between them; host:port for other ports.",
+    )
+    refund_api: HttpUrl | None = Field(
+        default=None,
+        description="The address of the refund API. Without one, it is simulated.",
+    )
+    refund_ready_hours: float = Field(
+        default=24,
+        gt=0,
+        le=365 * 24,
+        allow_inf_nan=False,
+        description="How long a refund waits until it is ready, in hours.",
+    )
     decision_wait_seconds: float = Field(
         default=10,
         ge=0,

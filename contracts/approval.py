@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import lru_cache
-from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -18,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from contracts.audit import RunStamp, TrailHead, digest_of
+from contracts.audit import RunStamp, TrailHead
 from contracts.base import (
     MAX_PEOPLE,
     YEAR_IN_HOURS,
@@ -28,45 +27,27 @@ from contracts.base import (
     Hours,
     InstanceId,
     Line,
-    Name,
     PlainAddress,
     Timestamp,
     Who,
     same_person,
 )
 from contracts.form import Answers
+from contracts.human_step import Asking, FromLink
+from contracts.people import Person, Reminders
 from contracts.shown import Content, Details
+from contracts.start import Limited
 
 MAX_STAGES = 10
 MAX_LEVELS = 5
 MAX_ROUNDS = 20
 MAX_HANDOVERS = 3
 """How often one vote is handed on."""
-MAX_REMINDERS = 366
-A_MINUTE = 1 / 60
-"""In hours: the least distance of reminders."""
 
 Choice = Literal["approve", "reject", "request_changes", "abstain"]
 """What a person can say to a request."""
 
 Door = Literal["api", "link"]
-
-
-class Person(Contract):
-    """Somebody with a mail address, and perhaps a name to be shown. A text alone is taken for the address."""
-
-    email: PlainAddress
-    name: Name | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_text(cls, value: Any) -> Any:
-        return {"email": value} if isinstance(value, str) else value
-
-    @property
-    def shown(self) -> str:
-        """The name with the address, or the address."""
-        return f"{self.name} <{self.email}>" if self.name else self.email
 
 
 def _end_of_day(value: Any) -> Any:
@@ -157,35 +138,6 @@ class Level(Group):
     timeout_hours: Hours
 
 
-class Every(Contract):
-    """Reminders at a fixed distance, up to ``max`` of them for each time that people are asked."""
-
-    every: Annotated[Hours, Field(ge=A_MINUTE)]
-    max: Annotated[int, Field(ge=1, le=MAX_REMINDERS)] = 10
-
-
-def _as_reminders(value: Any) -> Any:
-    if isinstance(value, dict) or value is None:
-        return value
-    return {"at": value} if isinstance(value, list | tuple) else {"every": value}
-
-
-class At(Contract):
-    """Reminders at these times after people were asked."""
-
-    at: Annotated[tuple[Hours, ...], Field(strict=False, min_length=1, max_length=MAX_REMINDERS)]
-
-    @model_validator(mode="after")
-    def _are_apart(self) -> Self:
-        if any(later - earlier < A_MINUTE for earlier, later in pairwise([0.0, *sorted(self.at)])):
-            raise ValueError("reminders are a minute apart at least")
-        return self
-
-
-Reminders = Annotated[Every | At, BeforeValidator(_as_reminders)]
-"""``{"every": N, "max": n}``, N alone, or a list of offsets."""
-
-
 class ApprovalRequest(Content):
     """What is asked, of whom, by which rules, and for how long.
 
@@ -273,7 +225,7 @@ class ApprovalRequest(Content):
             yield from group.approvers
 
 
-class ApprovalInput(ApprovalRequest):
+class ApprovalInput(Limited, ApprovalRequest):
     """The durable input: the request, who is mailed when it names nobody, and the key that it was started with.
 
     ``carried`` is what a long run knew when it began its history anew: a ``contracts.carried.ApprovalState``.
@@ -292,12 +244,11 @@ class StartApproval(ApprovalRequest):
     idempotency_key: DecisionId | None = None
 
 
-class Command(Contract):
-    """What all have in common that is asked of a run. ``decision_id`` finds its verdict, and makes a repetition be
-    seen. In the events, ``channel`` is the door of the app that it came in by; null for others."""
+class Command(Asking):
+    """What all have in common that is asked of an approval. In the events, ``channel`` is the door of the app that it
+    came in by; null for others."""
 
     comments: Comment | None = None
-    decision_id: DecisionId | None = None
 
 
 class Vote(Command):
@@ -363,19 +314,6 @@ class Reminder(Command):
 
     by: Who | None = None
     approver: Who | None = None
-
-
-def digest_of_said(command: Command) -> str:
-    """Return the short digest of what is asked, by which a repetition is told from another thing."""
-    return digest_of(command.model_dump(mode="json", exclude={"decision_id", "channel", "link"}))[:8]
-
-
-class FromLink(Contract):
-    """What a command from a link is bound to: the round, the number of the mail, and whether the code was right."""
-
-    round: Annotated[int, Field(ge=1, le=MAX_ROUNDS)]
-    serial: Annotated[int, Field(ge=1, le=1_000_000)]
-    code: Literal["right", "wrong"] | None = None
 
 
 class VoteEvent(Vote):

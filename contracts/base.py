@@ -101,6 +101,21 @@ _UNITS = {"W": 168.0, "D": 24.0, "H": 1.0, "M": 1 / 60, "S": 1 / 3600}
 Hours = Annotated[HoursNumber, BeforeValidator(_hours)]
 """A duration of up to 365 days: a number of hours, or ISO 8601 text. It is kept as the number."""
 
+
+def _seconds(value: Any) -> float:
+    if isinstance(value, str) and not re.fullmatch(r"[0-9]{1,9}(?:\.[0-9]{1,3})?", value):
+        return round(_hours(value) * 3600, 3)
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError("a duration is a number of seconds, or ISO 8601 text such as PT30S or PT1H")  # noqa: TRY004
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError("a duration is at most 365 days") from None
+
+
+Seconds = Annotated[float, Field(gt=0, le=YEAR_IN_HOURS * 3600, allow_inf_nan=False), BeforeValidator(_seconds)]
+"""The same as a number of seconds, also where the number is in a text, as in an address."""
+
 Who = Annotated[
     str,
     StringConstraints(

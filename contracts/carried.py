@@ -5,10 +5,11 @@ from typing import Annotated
 
 from pydantic import Field
 
-from contracts.approval import CastVote, Person
+from contracts.approval import CastVote
 from contracts.audit import Entry, RunStamp
 from contracts.base import Contract
 from contracts.human_step import Progress, Verdict
+from contracts.people import Person
 from contracts.records import Wait
 from contracts.shown import Content
 

@@ -3,9 +3,9 @@
 import json
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_serializer, model_validator
+from pydantic import Field, JsonValue, model_serializer, model_validator
 
 from contracts.audit import TrailHead, digest_of
 from contracts.base import Comment, Contract, DecisionId, Timestamp, Who, same_person
@@ -29,6 +29,26 @@ def digest_of_person(who: str) -> str:
 def digest_of_id(decision_id: str) -> str:
     """Return the short name of a ``decision_id`` in a custom status."""
     return digest_of(decision_id)[:12]
+
+
+class Asking(Contract):
+    """What all have in common that is asked of a run. ``decision_id`` finds its verdict, and makes a repetition be
+    seen."""
+
+    decision_id: DecisionId | None = None
+
+
+def digest_of_said(asked: Asking) -> str:
+    """Return the short digest of what is asked, by which a repetition is told from another thing."""
+    return digest_of(asked.model_dump(mode="json", exclude={"decision_id", "channel", "link"}))[:8]
+
+
+class FromLink(Contract):
+    """What what comes from a link is bound to: the round, the number of the mail, and whether the code was right."""
+
+    round: Annotated[int, Field(ge=1, le=1_000)]
+    serial: Annotated[int, Field(ge=1, le=1_000_000)]
+    code: Literal["right", "wrong"] | None = None
 
 
 class Decision(Contract):
@@ -93,12 +113,38 @@ class Standing(Contract):
     mail_failed: Annotated[tuple[str, ...], Field(strict=False)] = ()
 
 
+class GateAction(Contract):
+    """What was done at a gate, by whom and when."""
+
+    action: str
+    by: Who
+    at: Timestamp
+
+
+class Gate(Contract):
+    """Where a call stands that needs a person, as the pages behind the links must know.
+
+    ``number`` counts the gates of a run from 1, ``shown`` is the SHA-256 of what this one shows, ``fingerprint`` names
+    the error. ``actions`` are those that are open now; none when the gate is closed. ``attempts`` were made so far,
+    ``retries_left`` how often people may retry. ``last`` is what was done last at a gate.
+    """
+
+    number: int
+    shown: str
+    fingerprint: str
+    actions: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    attempts: int
+    retries_left: int
+    last: GateAction | None = None
+
+
 class Progress(Contract):
     """The custom status of a run that waits for people: what is going on, in words.
 
     ``phase`` is one word per state of the workflow; ``waiting_for`` names the event that would move it on, and is
     null when nobody is waited for; ``warnings`` are the newest ones, oldest first. ``wait`` is the number of the wait
     that is open in the records, ``trail`` how far the audit trail goes; runs from before the records have neither.
+    ``standing`` is an approval's, ``gate`` that of a call that failed, ``data`` the data attributes of a run.
     """
 
     phase: str
@@ -110,6 +156,8 @@ class Progress(Contract):
     trail: TrailHead | None = None
     verdicts: Annotated[tuple[Verdict, ...], Field(strict=False)] = ()
     standing: Standing | None = None
+    gate: Gate | None = None
+    data: dict[str, JsonValue] | None = None
 
     def fitting(self) -> "Progress":
         """The same with as much of the long texts as a custom status can hold."""

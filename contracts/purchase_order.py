@@ -18,6 +18,7 @@ from contracts.base import (
     Name,
     Timestamp,
 )
+from contracts.start import Limited
 
 Seconds = Annotated[float, Field(gt=0, le=YEAR_IN_HOURS * 3600, allow_inf_nan=False)]
 
@@ -46,7 +47,7 @@ class StartPurchaseOrder(PurchaseOrder):
     instance_id: InstanceId | None = None
 
 
-class PurchaseOrderInput(Contract):
+class PurchaseOrderInput(Limited):
     """The durable input of the orchestrator: the order, and who is asked to approve it."""
 
     order: PurchaseOrder

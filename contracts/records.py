@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any, override
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, JsonValue
 
 from contracts.audit import Entry, RunStamp
 from contracts.base import MAX_PEOPLE, Address, Contract, Line, Name, Timestamp
@@ -23,7 +23,7 @@ class Wait(Contract):
     """A run waits for people. Instance, run and number name the wait.
 
     ``kind`` is the workflow, ``actions`` what the people can do now, ``path`` where in the app they find it. An
-    empty ``people`` means that nobody was asked by name.
+    empty ``people`` means that nobody was asked by name. Waits of one ``group`` have one cause, such as an error.
     """
 
     instance_id: str
@@ -36,11 +36,30 @@ class Wait(Contract):
     deadline: Annotated[Timestamp, AfterValidator(_with_zone)] | None = None
     actions: Annotated[tuple[Name, ...], Field(strict=False)] = ()
     path: Annotated[str, Field(pattern=r"\A/[^\s]*\z", max_length=MAX_PATH)]
+    group: Annotated[str, Field(pattern=r"\A[0-9a-f]{1,64}\z")] | None = None
+
+    @override
+    def plain(self) -> dict[str, Any]:
+        """Return the plain JSON object, in which a wait without a group is as it was before there were any."""
+        return self.model_dump(mode="json", exclude={"group"} if self.group is None else None)
+
+
+class Document(Contract):
+    """Something that is too long for a custom status, kept while the instance is: instance, run and name name it.
+
+    ``name`` is what it is, and perhaps a number or a digest: ``attempt|000001``.
+    """
+
+    instance_id: str
+    run: RunStamp
+    name: Annotated[str, Field(pattern=r"\A[a-z_]{1,20}(?:\|[0-9a-f]{1,64})?\z")]
+    body: JsonValue
 
 
 class RecordBatch(Contract):
     """What a run has to put on record: the durable input of the activity ``record``."""
 
+    documents: Annotated[tuple[Document, ...], Field(strict=False)] = ()
     shown: Annotated[tuple[Shown, ...], Field(strict=False)] = ()
     entries: Annotated[tuple[Entry, ...], Field(strict=False)] = ()
     opened: Annotated[tuple[Wait, ...], Field(strict=False)] = ()

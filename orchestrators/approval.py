@@ -14,10 +14,8 @@ from contracts.approval import (
     Callback,
     CastVote,
     DelegateEvent,
-    Every,
     ExtendEvent,
     Group,
-    Person,
     Refusal,
     RemindEvent,
     ReviseEvent,
@@ -26,6 +24,7 @@ from contracts.approval import (
 )
 from contracts.base import MAX_PEOPLE, YEAR_IN_HOURS, as_utc_text, same_person
 from contracts.carried import ApprovalState
+from contracts.people import Every, Person
 from orchestrators.approval_desk import DECISION, Desk, MailTemplate, Turn
 from orchestrators.approval_outcome import Ending, deciding_vote, outcome_of
 from orchestrators.approval_version_2 import approval_version_2

@@ -14,19 +14,17 @@ from contracts.approval import (
     Command,
     DelegateEvent,
     ExtendEvent,
-    FromLink,
-    Person,
     Refusal,
     RemindEvent,
     ReviseEvent,
     VoteEvent,
     WithdrawEvent,
-    digest_of_said,
 )
 from contracts.base import MAX_PEOPLE, path_to
 from contracts.carried import DeskState
-from contracts.human_step import Standing, Verdict, digest_of_id, digest_of_person
+from contracts.human_step import FromLink, Standing, Verdict, digest_of_id, digest_of_person, digest_of_said
 from contracts.mail import Mail
+from contracts.people import Person
 from contracts.shown import Content, Shown
 from orchestrators.ballot import Ballot, Seat
 from orchestrators.human_step import Finished, Inbox

@@ -8,19 +8,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from contracts.approval import (
-    MAX_HANDOVERS,
-    ApprovalRequest,
-    Approver,
-    CastVote,
-    Group,
-    Person,
-    Quorum,
-    Refusal,
-    StandIn,
-)
+from contracts.approval import MAX_HANDOVERS, ApprovalRequest, Approver, CastVote, Group, Quorum, Refusal, StandIn
 from contracts.base import same_person
 from contracts.carried import BallotState, SeatState
+from contracts.people import Person
 
 MAX_VOTES = 20
 """How often one person votes in one ballot: each change is kept."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, cast, override
 
 from durabletask import task
@@ -15,6 +15,8 @@ from orchestrators.event_payload import EventPayload
 from orchestrators.retries import EFFECT
 from orchestrators.run_record import RunRecord
 
+EXECUTION_TIMED_OUT = "execution_timed_out"
+"""The phase of a run that took too long."""
 MALFORMED = "An event '{event}' was set aside: {reason}."
 
 type OnMalformed = Callable[[str], Generator[task.Task[Any], Any]]
@@ -54,6 +56,8 @@ def event_or_deadline[Event: Contract](
     contract: type[Event],
     deadline: datetime,
     on_malformed: OnMalformed,
+    *,
+    ends_at: datetime | None = None,
 ) -> Generator[task.Task[Any], Any, Event | None]:
     """Wait until ``event`` comes with a payload that fits ``contract``, or until ``deadline`` (naive UTC).
 
@@ -61,7 +65,7 @@ def event_or_deadline[Event: Contract](
     ``on_malformed`` gets a sentence about it, and is gone through.
     """
     # Runs of before went by the order of this list, and their histories do.
-    inbox = Inbox(ctx, {event: contract}, on_malformed, in_order=ctx.version not in (None, "", "2"))
+    inbox = Inbox(ctx, {event: contract}, on_malformed, in_order=ctx.version not in (None, "", "2"), ends_at=ends_at)
     arrived = yield from inbox.next(deadline)
     inbox.close()
     assert not isinstance(arrived, Finished)
@@ -74,6 +78,27 @@ class Finished:
 
     what: Any
     succeeded: bool
+
+
+class ExecutionTimedOut(Exception):
+    """The run took longer than its execution timeout; what it waited for is cancelled."""
+
+    def __init__(self) -> None:
+        super().__init__("The run took longer than its execution timeout allows.")
+
+
+def end_of(ctx: task.OrchestrationContext, execution_timeout: float | None) -> datetime | None:
+    """Return when a run that begins now has taken too long (naive UTC), from its timeout in seconds."""
+    return ctx.current_utc_datetime + timedelta(seconds=execution_timeout) if execution_timeout is not None else None
+
+
+def out_of_time(record: RunRecord) -> Generator[task.Task[Any], Any]:
+    """Put on record that the run took too long, and waits for nobody any more; the caller fails it then."""
+    record.close_wait()
+    record.note("timed_out", after=EXECUTION_TIMED_OUT, channel="timer", detail="execution timeout")
+    record.note("ended")
+    yield from record.store()
+    record.enter(EXECUTION_TIMED_OUT)
 
 
 class _Noted(task.WhenAnyTask[Any]):
@@ -95,6 +120,7 @@ class Inbox:
     It is the one place where an event races a timer. What came first is given first, also of what came while the run
     stood still for something else (``in_order``). Whatever loses stays in the race, or is cancelled by ``close``: a
     wait that is left behind would swallow the next event of that name, and a timer would fire into a later step.
+    ``ends_at`` (naive UTC) is when the run has taken too long, whatever it waits for.
     """
 
     def __init__(
@@ -104,7 +130,9 @@ class Inbox:
         on_malformed: OnMalformed,
         *,
         in_order: bool,
+        ends_at: datetime | None = None,
     ) -> None:
+        self.ends_at = ends_at
         self._ctx = ctx
         self._contracts = contracts
         self._on_malformed = on_malformed
@@ -135,11 +163,13 @@ class Inbox:
 
         Without ``until``, what is watched has to end by itself.
 
-        A payload that does not fit its contract is no such thing: ``on_malformed`` gets a sentence about it.
+        A payload that does not fit its contract is no such thing: ``on_malformed`` gets a sentence about it. Raises
+        ``ExecutionTimedOut`` when the run has taken too long, with nothing left to wait for but what is watched.
         """
+        is_last = self.ends_at is not None and (until is None or self.ends_at <= until)
         while True:
             # In the order in which the actions of a recorded history stand: the timer comes first.
-            timer = self._timer_at(until)
+            timer = self._timer_at(self.ends_at if is_last else until)
             for event in self._contracts:
                 if event not in self._events:
                     self._events[event] = self._ctx.wait_for_external_event(event, data_type=EventPayload)
@@ -151,6 +181,9 @@ class Inbox:
             self._came[:] = [each for each in self._came if each is not winner and each in race]
             if winner is timer:
                 self._timer = None
+                if is_last:
+                    self.close()
+                    raise ExecutionTimedOut
                 return None
             for index, (activity, what) in enumerate(self._watched):
                 if activity is winner:

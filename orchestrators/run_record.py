@@ -10,8 +10,8 @@ from activities.records import record
 from contracts.audit import GENESIS, Action, Channel, Entry, TrailHead, chained
 from contracts.base import Contract
 from contracts.carried import RecordState
-from contracts.human_step import MAX_VERDICTS, MAX_WARNINGS, Decision, Progress, Standing, Verdict
-from contracts.records import RecordBatch, Recorded, Wait
+from contracts.human_step import MAX_VERDICTS, MAX_WARNINGS, Decision, Gate, Progress, Standing, Verdict
+from contracts.records import Document, RecordBatch, Recorded, Wait
 from contracts.shown import Shown
 from orchestrators.retries import RECORD
 
@@ -39,6 +39,7 @@ class RunRecord:
         self._waits = 0
         self._set_aside = 0
         self._shown: list[Shown] = []
+        self._documents: list[Document] = []
         self._entries: list[Entry] = []
         self._opened: list[Wait] = []
         self._closed: list[Wait] = []
@@ -46,7 +47,7 @@ class RunRecord:
     @property
     def is_stored(self) -> bool:
         """Whether all that was gathered is on record."""
-        return not (self._shown or self._entries or self._opened or self._closed)
+        return not (self._shown or self._documents or self._entries or self._opened or self._closed)
 
     def carried(self) -> RecordState:
         """Return what a run knows whose history begins anew; all of it has to be on record."""
@@ -98,6 +99,14 @@ class RunRecord:
     def stand(self, standing: Standing) -> None:
         """Say where an approval stands."""
         self._publish(self._progress.model_copy(update={"standing": standing}))
+
+    def gate(self, gate: Gate) -> None:
+        """Say where a call stands that needs a person."""
+        self._publish(self._progress.model_copy(update={"gate": gate}))
+
+    def data(self, data: dict[str, Any]) -> None:
+        """Say what the data attributes are."""
+        self._publish(self._progress.model_copy(update={"data": data}))
 
     def answer(self, verdict: Verdict) -> None:
         """Say what was made of something that was asked; the oldest verdict makes room."""
@@ -156,7 +165,15 @@ class RunRecord:
         self._entries.append(self._last)
 
     def open_wait(
-        self, *, kind: str, title: str, people: tuple[str, ...], deadline: datetime, actions: tuple[str, ...], path: str
+        self,
+        *,
+        kind: str,
+        title: str,
+        people: tuple[str, ...],
+        deadline: datetime,
+        actions: tuple[str, ...],
+        path: str,
+        group: str | None = None,
     ) -> None:
         """Say who is waited for from now on."""
         if not self._recorded:
@@ -173,6 +190,7 @@ class RunRecord:
             deadline=deadline.replace(tzinfo=UTC),
             actions=actions,
             path=path,
+            group=group,
         )
         self._opened.append(self._wait)
 
@@ -198,6 +216,11 @@ class RunRecord:
         if self._recorded:
             self._shown.append(shown)
 
+    def keep(self, name: str, body: Any) -> None:
+        """Keep something under a name, as long as the instance is kept."""
+        if self._recorded:
+            self._documents.append(Document(instance_id=self._ctx.instance_id, run=self.run, name=name, body=body))
+
     def close_wait(self) -> None:
         """Say that nobody is waited for any more."""
         if self._wait is not None:
@@ -206,15 +229,16 @@ class RunRecord:
 
     def store(self) -> Generator[task.Task[Any], Any]:
         """Put on record what was gathered, and go on only then: nothing takes effect that is not on record."""
-        if not (self._shown or self._entries or self._opened or self._closed):
+        if self.is_stored:
             return
         batch = RecordBatch(
             shown=tuple(self._shown),
+            documents=tuple(self._documents),
             entries=tuple(self._entries),
             opened=tuple(self._opened),
             closed=tuple(self._closed),
         )
-        self._shown, self._entries, self._opened, self._closed = [], [], [], []
+        self._shown, self._documents, self._entries, self._opened, self._closed = [], [], [], [], []
         self._publish(self._progress)
         answer = yield self._ctx.call_activity(record, input=batch.plain(), retry_policy=RECORD)
         recorded = Recorded.model_validate(answer)

@@ -3,7 +3,7 @@
 import logging
 
 from contracts.records import RecordBatch
-from services import shown, trail, waits
+from services import documents, shown, trail, waits
 from services.record_store import Change, RecordStore, RowTaken
 
 _LOGGER = logging.getLogger(__name__)
@@ -17,6 +17,7 @@ def put_on_record(store: RecordStore, batch: RecordBatch) -> list[int]:
     ``RecordStoreError``.
     """
     groups = [[shown.stored(each)] for each in batch.shown]
+    groups += [[documents.stored(each)] for each in batch.documents]
     groups += [[trail.stored(entry)] for entry in batch.entries]
     groups += [waits.opened(wait) for wait in batch.opened]
     groups += [waits.closed(wait) for wait in batch.closed]

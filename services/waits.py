@@ -9,6 +9,7 @@ indexes too, each a partition of its own:
     open|due                <deadline>|<instance>|<run>|<number>        all open waits, first due first
     kind:<kind>|since, |due                                             those of one workflow
     person:<who>|since, |due                                            those that one person is asked in
+    group:<group>|since, |due                                           those that have one cause
 
 Times are of one width, so that their texts sort as they do. ``person`` is the address in lower case (case-folded). Each
 index row holds the whole wait: a page of a list is one range of one partition. What a list asks for besides (the kind
@@ -49,7 +50,7 @@ class BadContinuation(ValueError):
 
 @dataclass(frozen=True)
 class WaitQuery:
-    """Which open waits: of one workflow, on one person, overdue (or not yet), older than a time.
+    """Which open waits: of one workflow, on one person, of one group, overdue (or not yet), older than a time.
 
     Oldest first; with ``overdue`` given, by deadline: longest overdue first, or next due first.
     """
@@ -58,6 +59,7 @@ class WaitQuery:
     person: str | None = None
     overdue: bool | None = None
     older_than: datetime | None = None
+    group: str | None = None
 
 
 def opened(wait: Wait) -> list[Change]:
@@ -172,7 +174,9 @@ def _rows(store: RecordStore, partition: str, start: str, end: str, first: int) 
 
 def _range(query: WaitQuery, now: datetime) -> tuple[str, str, str]:
     scope = "open"
-    if query.person is not None:
+    if query.group is not None:
+        scope = f"group:{key_part(query.group)}"
+    elif query.person is not None:
         scope = f"person:{_person(query.person)}"
     elif query.kind is not None:
         scope = f"kind:{key_part(query.kind)}"
@@ -184,6 +188,8 @@ def _range(query: WaitQuery, now: datetime) -> tuple[str, str, str]:
 
 def _fits(wait: Wait, query: WaitQuery) -> bool:
     of_kind = query.kind is None or wait.kind == query.kind
+    if query.group is not None and query.person is not None:
+        of_kind = of_kind and _person(query.person) in map(_person, wait.people)
     # As texts, which are to the millisecond, as the keys are.
     return of_kind and (query.older_than is None or as_utc_text(wait.since) < as_utc_text(query.older_than))
 
@@ -208,7 +214,8 @@ def _after(continuation: str, query: WaitQuery) -> str:
 def _digest(query: WaitQuery) -> str:
     # The moment that ages are counted from moves on from page to page; what is asked for stays the same.
     person = query.person and _person(query.person)
-    return digest_of([query.kind, person, query.overdue, query.older_than is not None])[:16]
+    asked = [query.kind, person, query.overdue, query.older_than is not None]
+    return digest_of(asked if query.group is None else [*asked, query.group])[:16]
 
 
 def _indexes(wait: Wait) -> list[tuple[str, str]]:
@@ -218,7 +225,8 @@ def _indexes(wait: Wait) -> list[tuple[str, str]]:
     another, none of the other rows is there without it for long.
     """
     people = dict.fromkeys(f"person:{_person(each)}" for each in wait.people)
-    scopes = [f"kind:{key_part(wait.kind)}", *people, "open"]
+    group = [f"group:{wait.group}"] if wait.group is not None else []
+    scopes = [f"kind:{key_part(wait.kind)}", *people, *group, "open"]
     return [(f"{scope}|{order}", key) for scope in scopes for order, key in _index_keys(wait).items()]
 
 

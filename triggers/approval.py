@@ -32,20 +32,49 @@ from contracts.audit import Entry
 from contracts.base import as_utc_text, path_to
 from contracts.form import check_form, wrong_answers
 from contracts.human_step import Progress
-from errors import AlreadyStarted, Unprocessable
+from errors import AlreadyStarted, Conflict, CountersignError, Forbidden, TooLate, Unprocessable
 from orchestrators.approval import approval
 from orchestrators.approval_desk import DECISION
 from services import trail
 from services.callback import check_callback
 from services.record_store import RecordStoreError, get_record_store
 from settings import get_settings
-from triggers.ask_run import ENDED_PHASES, Asked, ask_run, is_over
+from triggers.ask_run import Asked, Rules, ask_run, is_over
 from triggers.decide import AskedDecision, answer_decision, decide
 from triggers.instances import ENDED, describe, find, progress_of, run_of, start
 from triggers.story import history_of, rounds_of
 from triggers.web import answer, decision_id_of, idempotency_key_of, instance_id_of, read_body
 
 WORKFLOW = approval.__name__
+
+ENDED_PHASES = {
+    "timed_out": "The time to decide was up.",
+    "withdrawn": "The requester has withdrawn this.",
+    "failed": "The time to decide was up, and the run failed, as the request says.",
+}
+"""The phases of a run that has ended without a decision, though it may have its last mails to send."""
+
+REFUSALS: dict[str, tuple[type[CountersignError], str]] = {
+    "own_request": (Forbidden, "Nobody decides on what they asked for themselves."),
+    "not_asked": (Forbidden, "This person is not asked, or is no longer."),
+    "not_yet": (Forbidden, "It is not this person's turn yet: the approvers are asked one after another."),
+    "handed_over": (Forbidden, "This person has handed the vote to somebody else."),
+    "not_requester": (Forbidden, "Only who asked for it can do that: 'by' is the requester, as in the request."),
+    "old_round": (TooLate, "This link is of an earlier round; a newer mail has the link for this one."),
+    "locked": (Forbidden, "This link is locked: a wrong code was typed too often. Ask for a new mail."),
+    "wrong_code": (Forbidden, "The code is not the one in the mail."),
+    "comment_needed": (Unprocessable, "This needs a comment that says why."),
+    "answers_wrong": (Unprocessable, "The answers do not fit the form of the request."),
+    "already_asked": (Conflict, "This person is asked already, and has one vote."),
+    "to_requester": (Conflict, "A vote cannot be handed to the requester."),
+    "in_a_circle": (Conflict, "This person has handed this very vote on; it cannot come back."),
+    "handed_on_too_often": (Conflict, "This vote was handed on three times, and stays where it is."),
+    "already_voted": (Conflict, "This person has voted; a vote that was cast is changed, not handed on."),
+    "not_waiting": (Conflict, "The request does not wait for that now."),
+    "too_often": (Conflict, "That was done too often on this request."),
+    "too_long": (Unprocessable, "That is too long: 365 days from the start, and so much text as a request may have."),
+}
+RULES = Rules(WORKFLOW, REFUSALS, ENDED_PHASES)
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -86,7 +115,7 @@ async def decide_approval(req: func.HttpRequest, client: DurableFunctionsClient)
         return answer_decision(verdict, request_id, _status_url(request_id), message)
     _check_answers(body, state)
     event = VoteEvent.model_validate(body.plain() | {"decision_id": decision_id, "channel": "api"})
-    progress = await _ask(client, request_id, Asked(DECISION, event, body.approver, body.choice))
+    progress = await _ask(client, request_id, Asked(DECISION, event, body.approver, body.choice, body.comments))
     return _answer(progress, request_id, decision_id, message, vote=body.choice)
 
 
@@ -177,11 +206,13 @@ async def _command(
         raise Unprocessable("This request was started by an earlier version of the app, which cannot do that.")
     said = payload.model_validate(body.plain() | {"decision_id": decision_id, "channel": "api"})
     by = getattr(body, "by", None) or getattr(body, "approver", None) or "(API)"
-    return _answer(await _ask(client, request_id, Asked(event, said, by, event)), request_id, decision_id, message)
+    return _answer(
+        await _ask(client, request_id, Asked(event, said, by, event, body.comments)), request_id, decision_id, message
+    )
 
 
 async def _ask(client: DurableFunctionsClient, request_id: str, asked: Asked) -> Progress | None:
-    return await ask_run(client, request_id, asked, patience=get_settings().decision_wait_seconds)
+    return await ask_run(client, RULES, request_id, asked, patience=get_settings().decision_wait_seconds)
 
 
 def _answer(
@@ -223,7 +254,7 @@ def _check[Value](check: Callable[[Value], None], field: str, value: Value | Non
 
 def _check_answers(body: Vote, state: OrchestrationState) -> None:
     """Say which answers are wrong, where that can be told; the run is the judge."""
-    if body.choice != "approve" or is_over(state):
+    if body.choice != "approve" or is_over(RULES, state):
         return
     try:
         form = ApprovalInput.model_validate_json(state.serialized_input or "").form

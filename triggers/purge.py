@@ -10,7 +10,7 @@ from azure.durable_functions import DurableFunctionsClient
 from durabletask.client import OrchestrationQuery, OrchestrationState
 
 from contracts.audit import TrailHead
-from services import clock, shown, trail, waits
+from services import clock, documents, shown, trail, waits
 from services.record_store import RecordStore, get_record_store
 from services.trail import Kept
 from settings import get_settings
@@ -62,6 +62,7 @@ async def _purge_when_due(client: DurableFunctionsClient, store: RecordStore, st
     # The waits first: what is left of an instance that is gone, nobody would look for.
     await asyncio.to_thread(waits.forget, store, state.instance_id)
     await asyncio.to_thread(shown.forget, store, state.instance_id)
+    await asyncio.to_thread(documents.forget, store, state.instance_id)
     await client.purge_orchestration(state.instance_id)
     return "purged"
 

@@ -15,7 +15,7 @@ from durabletask.client import OrchestrationQuery, OrchestrationState, Orchestra
 from contracts.base import path_to
 from contracts.human_step import Progress
 from contracts.records import RecordBatch, Wait
-from services import clock, shown, waits
+from services import clock, documents, shown, waits
 from services.record_store import RecordStore, get_record_store
 from services.records import put_on_record
 from triggers.instances import ENDED, progress_of, run_of
@@ -49,6 +49,7 @@ async def _heal_wait(client: DurableFunctionsClient, store: RecordStore, wait: W
         await asyncio.to_thread(note_end, store, wait.instance_id, wait.run, "gone", clock.now())
         if state is None:
             await asyncio.to_thread(shown.forget, store, wait.instance_id)
+            await asyncio.to_thread(documents.forget, store, wait.instance_id)
     elif state.runtime_status in ENDED:
         how, at = state.runtime_status.name.lower(), state.last_updated_at.replace(tzinfo=UTC)
         await asyncio.to_thread(note_end, store, wait.instance_id, wait.run, how, at)

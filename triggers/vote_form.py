@@ -10,10 +10,11 @@ from urllib.parse import parse_qsl
 import azure.functions as func
 from pydantic import TypeAdapter, ValidationError
 
-from contracts.approval import ApprovalInput, Choice, Person
+from contracts.approval import ApprovalInput, Choice
 from contracts.audit import digest_of
 from contracts.base import Comment
 from contracts.form import Answers, is_flat, wrong_answers
+from contracts.people import Person
 from contracts.shown import Content
 from errors import BadRequest, NotAForm, PayloadTooLarge
 from triggers.web import MAX_BODY

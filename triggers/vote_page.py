@@ -18,15 +18,16 @@ from azure.durable_functions import DurableFunctionsClient
 from durabletask.client import OrchestrationState
 from pydantic import ValidationError
 
-from contracts.approval import ApprovalInput, DelegateEvent, FromLink, VoteEvent
+from contracts.approval import ApprovalInput, DelegateEvent, VoteEvent
 from contracts.base import as_utc_text
-from contracts.human_step import Progress, Standing, digest_of_person
+from contracts.human_step import FromLink, Progress, Standing, digest_of_person
 from contracts.mail import LinkClaims
 from contracts.shown import Shown
 from errors import AlreadyDecided, CountersignError, Forbidden, TooLate
 from services import links, shown
 from services.record_store import get_record_store
 from settings import get_settings
+from triggers.approval import RULES
 from triggers.ask_run import Asked, ask_run, is_over
 from triggers.instances import progress_of, run_of
 from triggers.pages import moment, page, root_path
@@ -80,7 +81,7 @@ class Behind:
     @property
     def is_over(self) -> bool:
         """Whether nothing can be said any more."""
-        return is_over(self.state)
+        return is_over(RULES, self.state)
 
 
 async def show_vote_page(req: func.HttpRequest, client: DurableFunctionsClient) -> func.HttpResponse:
@@ -220,8 +221,8 @@ async def _ask(client: DurableFunctionsClient, behind: Behind, what: Said, typed
         event, payload = "delegate", DelegateEvent(**common, to=what.to)
     else:
         event, payload = "decision", VoteEvent(**common, vote=what.vote, answers=what.answers)
-    asked = Asked(event=event, payload=payload, by=claims.person, said=what.vote, channel="link")
-    return await ask_run(client, claims.request_id, asked, patience=get_settings().decision_wait_seconds)
+    asked = Asked(event=event, payload=payload, by=claims.person, said=what.vote, comment=what.comments, channel="link")
+    return await ask_run(client, RULES, claims.request_id, asked, patience=get_settings().decision_wait_seconds)
 
 
 def _form(

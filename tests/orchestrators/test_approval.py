@@ -15,8 +15,8 @@ from durabletask.client import OrchestrationStatus
 
 from activities import approval as activities
 from activities import records as record_activities
-from contracts.approval import MAX_ROUNDS, VoteEvent, digest_of_said
-from contracts.human_step import MAX_VERDICTS, digest_of_id, digest_of_person
+from contracts.approval import MAX_ROUNDS, VoteEvent
+from contracts.human_step import MAX_VERDICTS, digest_of_id, digest_of_person, digest_of_said
 from contracts.records import RecordBatch
 from orchestrators.approval import KEPT_COMMENT, MAX_ASIDE
 from orchestrators.approval_desk import MAX_REFUSALS_EACH, MAX_WRONG_CODES

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contracts.approval import MAX_HANDOVERS, ApprovalRequest, CastVote, Choice, Group, Person
+from contracts.approval import MAX_HANDOVERS, ApprovalRequest, CastVote, Choice, Group
+from contracts.people import Person
 from orchestrators.ballot import MAX_VOTES, Ballot
 
 AT = datetime(2026, 6, 15, 12)  # noqa: DTZ001  # as an orchestrator's clock gives it

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from contracts.approval import ApprovalRequest, Person, StandIn, Vote, VoteEvent, digest_of_said
+from contracts.approval import ApprovalRequest, StandIn, Vote, VoteEvent
 from contracts.base import Comment, Hours, InstanceId, Line, as_utc_text
-from contracts.human_step import MAX_WARNINGS, Decision, Progress, digest_of_person
+from contracts.human_step import MAX_WARNINGS, Decision, Progress, digest_of_person, digest_of_said
+from contracts.people import Person
 from contracts.purchase_order import PurchaseOrder
 from contracts.shown import MAX_CONTENT, MAX_DEPTH
 from orchestrators.human_step import MALFORMED

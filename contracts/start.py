@@ -1,0 +1,39 @@
+"""How a run is started: whether its id may be used again, when it begins, and how long it may take."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from contracts.base import Contract, Seconds, Timestamp
+
+IdReusePolicy = Literal[
+    "ALLOW_IF_NO_RUNNING", "ALLOW_IF_PREVIOUS_EXITS_ABNORMALLY", "DISALLOW_REUSE", "ALLOW_TERMINATE_IF_RUNNING"
+]
+"""Whether an id that is in use may be used again: unless the run that has it is going on; only if that one failed or
+was terminated; never; always, by ending that one first."""
+
+
+def _in_utc(value: datetime) -> datetime:
+    try:
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("this time cannot be told in UTC") from None
+
+
+class StartOptions(Contract):
+    """The parameters in the address of every call that starts a run.
+
+    ``executionTimeout`` is in seconds, or ISO 8601 text; a run that takes longer, from when it begins, fails.
+    ``startAt`` is a time; without a zone it is UTC.
+    """
+
+    id_reuse_policy: Annotated[IdReusePolicy | None, Field(alias="idReusePolicy")] = None
+    start_at: Annotated[Annotated[Timestamp, AfterValidator(_in_utc)] | None, Field(alias="startAt")] = None
+    execution_timeout: Annotated[Seconds | None, Field(alias="executionTimeout")] = None
+
+
+class Limited(Contract):
+    """What the durable inputs of all workflows have: after so many seconds the run has taken too long."""
+
+    execution_timeout: Seconds | None = None
