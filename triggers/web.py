@@ -74,8 +74,22 @@ def refuse_cross_site(req: func.HttpRequest) -> None:
 
     ``Sec-Fetch-Site`` cannot be set by a page's script (Fetch Metadata, W3C). Raises ``Forbidden``.
     """
-    site = req.headers.get("sec-fetch-site", "none").lower()
-    if req.method not in ("GET", "HEAD", "OPTIONS") and site not in ("none", "same-origin"):
+    if req.method not in ("GET", "HEAD", "OPTIONS"):
+        _refuse_other_sites(req)
+
+
+def refuse_to_be_embedded(req: func.HttpRequest) -> None:
+    """Refuse a GET that changes something where a browser sends it for another site, or ahead of time.
+
+    Some calls that others wrote down do change something by GET. Raises ``Forbidden``.
+    """
+    _refuse_other_sites(req)
+    if "prefetch" in req.headers.get("sec-purpose", "").lower():
+        raise Forbidden("A browser asked for this ahead of time; nobody has opened it yet.")
+
+
+def _refuse_other_sites(req: func.HttpRequest) -> None:
+    if req.headers.get("sec-fetch-site", "none").lower() not in ("none", "same-origin"):
         raise Forbidden("This request came from a page of another site.")
 
 
@@ -159,6 +173,13 @@ def idempotency_key_of(req: func.HttpRequest, in_body: str | None) -> str | None
 def answer(body: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> func.HttpResponse:
     """Answer with a JSON object that no cache keeps."""
     return _json(body, status, "application/json", headers or {})
+
+
+def answer_text(text: str, status: int = 200) -> func.HttpResponse:
+    """Answer with plain text that no cache keeps."""
+    headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+    body = text.encode(errors="replace")
+    return func.HttpResponse(body, status_code=status, mimetype="text/plain", charset="utf-8", headers=headers)
 
 
 def problem(error: CountersignError) -> func.HttpResponse:
