@@ -9,6 +9,7 @@ from typing import Any
 
 import azure.durable_functions as df
 import azure.functions as func
+from activities.guarded_call import call_api
 from azure.durable_functions import worker
 
 from activities.approval import check_answers, post_outcome, send_approval_request, send_mail
@@ -16,6 +17,7 @@ from activities.purchase_order import cancel_order, place_order
 from activities.records import record
 from orchestrators.approval import approval
 from orchestrators.event_payload import EventConverter
+from orchestrators.guarded_call import guarded_call
 from orchestrators.purchase_order import purchase_order
 from services.callback import check_callback_key
 from services.links import check_links
@@ -33,6 +35,16 @@ from triggers.approval import (
     withdraw_approval,
 )
 from triggers.audit import erase_audit, get_audit, verify_audit
+from triggers.guarded_call import (
+    edit_intervention,
+    fail_intervention,
+    get_intervention,
+    list_interventions,
+    resolve_interventions,
+    retry_intervention,
+    skip_intervention,
+    start_intervention,
+)
 from triggers.outbox import get_outbox_mail, list_outbox
 from triggers.pages import PageTrigger, answers_pages
 from triggers.purchase_order import decide_purchase_order, get_purchase_order, start_purchase_order
@@ -103,6 +115,18 @@ _activity(send_mail)
 _activity(check_answers)
 _activity(post_outcome)
 _activity(send_approval_request)
+
+# Guarded call: what an outside API does not do is put before people
+_http("POST", "api/interventions", start_intervention)
+_http("GET", "api/interventions", list_interventions)
+_http("POST", "api/interventions/resolve", resolve_interventions)
+_http("GET", "api/interventions/{intervention_id}", get_intervention)
+_http("POST", "api/interventions/{intervention_id}/retry", retry_intervention)
+_http("POST", "api/interventions/{intervention_id}/edit", edit_intervention)
+_http("POST", "api/interventions/{intervention_id}/skip", skip_intervention)
+_http("POST", "api/interventions/{intervention_id}/fail", fail_intervention)
+_orchestrator(guarded_call)
+_activity(call_api)
 
 # Pages: behind the links in mails, for anybody who has one; the outbox asks for a key like all the rest
 _page(("GET", "HEAD"), "approve/{token}", show_vote_page, level=func.AuthLevel.ANONYMOUS)

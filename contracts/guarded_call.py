@@ -4,7 +4,7 @@ import json
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, JsonValue, StringConstraints, model_validator
+from pydantic import AfterValidator, AliasChoices, Field, JsonValue, StringConstraints, model_validator
 
 from contracts.audit import TrailHead
 from contracts.base import (
@@ -147,7 +147,7 @@ class GuardedCall(Contract):
     name: Line
     call: Call
     retry: Retry = Retry()
-    body_schema: Annotated[Form | None, Field(alias="schema")] = None
+    body_schema: Annotated[Form | None, Field(validation_alias=AliasChoices("schema", "body_schema"))] = None
     skippable: bool = False
     substitute: ShortJson = None
     editable: bool = False
@@ -166,6 +166,8 @@ class GuardedCall(Contract):
             raise ValueError("on_deadline 'skip' needs skippable")
         if self.substitute is not None and self.on_deadline != "skip":
             raise ValueError("substitute is for on_deadline 'skip'")
+        if self.editable and isinstance(self.call, HttpCall) and self.call.method == "GET":
+            raise ValueError("a GET has no body that could be edited")
         if self.body_schema is not None and not self.editable:
             raise ValueError("schema is for calls that are editable")
         if self.on_deadline == "escalate" and 2 * self.deadline > YEAR_IN_HOURS:
@@ -200,9 +202,12 @@ class Attempt(Contract):
     key: DecisionId
 
 
-Problem = Literal["unreachable", "tls", "timeout", "status", "redirected", "not_allowed", "too_large", "unreadable"]
+Problem = Literal[
+    "unreachable", "tls", "timeout", "status", "redirected", "not_allowed", "too_large", "unreadable", "internal"
+]
 """How a call fails: it cannot be reached; it is not who it says; no whole answer in time; an answer that says so; one
-that leads elsewhere; an address that the settings do not allow; an answer that is too long, or that broke off."""
+that leads elsewhere; an address that the settings do not allow; an answer that is too long, or that broke off; an
+attempt that could not be made."""
 
 
 class Answer(Contract):

@@ -25,6 +25,10 @@ class ApprovalMail(Contract):
     decide_body: str
 
 
+LinkPage = Literal["approve", "intervene"]
+"""The pages behind links: a request to be decided, and a call that has failed."""
+
+
 class LinkClaims(Contract):
     """What a link in a mail says, and is bound to: request, run, round, person, and the SHA-256 of what was shown.
 
@@ -40,14 +44,25 @@ class LinkClaims(Contract):
 
 
 class Mail(Contract):
-    """A mail of an approval: the durable input of ``send_mail``.
+    """A mail of an approval, or of a call that has failed (a gate): the durable input of ``send_mail``.
 
     ``instance_id``, ``run`` and ``number`` name the mail, so that an activity that runs twice sends one. What is asked
     is read from the records, by ``round``. With ``link_digest`` the mail has a link for ``to``, bound to what is shown;
     with ``code`` the code that the page behind it asks for as well. The other fields are what the templates say.
     """
 
-    template: Literal["asked", "reminder", "escalated", "delegated", "decided", "withdrawn", "changes_requested"]
+    template: Literal[
+        "asked",
+        "reminder",
+        "escalated",
+        "delegated",
+        "decided",
+        "withdrawn",
+        "changes_requested",
+        "gate",
+        "gate_reminder",
+        "gate_escalated",
+    ]
     instance_id: str
     run: RunStamp
     number: int
@@ -61,6 +76,11 @@ class Mail(Contract):
     on_behalf_of: Who | None = None
     outcome: str | None = None
     comment: Comment | None = None
+
+    @property
+    def page(self) -> LinkPage:
+        """The page that the link in the mail leads to."""
+        return "intervene" if self.template.startswith("gate") else "approve"
 
     @property
     def link(self) -> LinkClaims | None:

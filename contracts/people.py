@@ -35,6 +35,10 @@ class Every(Contract):
     every: Annotated[Hours, Field(ge=A_MINUTE)]
     max: Annotated[int, Field(ge=1, le=MAX_REMINDERS)] = 10
 
+    def hours_to_next(self, sent: int) -> float | None:
+        """Return when the next is due after people were asked, in hours, or None when all were sent."""
+        return self.every * (sent + 1) if sent < self.max else None
+
 
 def _as_reminders(value: Any) -> Any:
     if isinstance(value, dict) or value is None:
@@ -52,6 +56,10 @@ class At(Contract):
         if any(later - earlier < A_MINUTE for earlier, later in pairwise([0.0, *sorted(self.at)])):
             raise ValueError("reminders are a minute apart at least")
         return self
+
+    def hours_to_next(self, sent: int) -> float | None:
+        """Return when the next is due after people were asked, in hours, or None when all were sent."""
+        return next(iter(sorted(self.at)[sent:]), None)
 
 
 Reminders = Annotated[Every | At, BeforeValidator(_as_reminders)]

@@ -1,9 +1,10 @@
 """How a run is started: whether its id may be used again, when it begins, and how long it may take."""
 
+import re
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from contracts.base import Contract, Seconds, Timestamp
 
@@ -12,6 +13,15 @@ IdReusePolicy = Literal[
 ]
 """Whether an id that is in use may be used again: unless the run that has it is going on; only if that one failed or
 was terminated; never; always, by ending that one first."""
+
+
+def _as_written(value: Any) -> Any:
+    """Refuse a number, which could be meant as a delay, and put back the ``+`` that an address writes as a blank."""
+    if isinstance(value, str):
+        if re.fullmatch(r"[-+0-9.eE\s]*", value) and not re.match(r"\d{4}-\d\d-\d\d", value):
+            raise ValueError("a time is ISO 8601 text such as 2030-01-31T09:00:00Z")
+        return re.sub(r"(T[0-9:.]+) (\d\d:?\d\d)\Z", r"\1+\2", value)
+    return value
 
 
 def _in_utc(value: datetime) -> datetime:
@@ -29,7 +39,9 @@ class StartOptions(Contract):
     """
 
     id_reuse_policy: Annotated[IdReusePolicy | None, Field(alias="idReusePolicy")] = None
-    start_at: Annotated[Annotated[Timestamp, AfterValidator(_in_utc)] | None, Field(alias="startAt")] = None
+    start_at: Annotated[
+        Annotated[Timestamp, BeforeValidator(_as_written), AfterValidator(_in_utc)] | None, Field(alias="startAt")
+    ] = None
     execution_timeout: Annotated[Seconds | None, Field(alias="executionTimeout")] = None
 
 

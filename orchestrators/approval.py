@@ -196,7 +196,7 @@ class _Approval:
                 yield from self._store()
             elif isinstance(arrived, Finished):
                 yield from self._delivered(arrived)
-            elif not self._desk.is_known(arrived):
+            elif not self._desk.verdicts.is_known(arrived):
                 ending = yield from self._take(arrived, ballot)
             if ending is not None:
                 self._desk.record.close_wait()
@@ -263,7 +263,7 @@ class _Approval:
             comment=event.comments,
             payload=event.model_dump(mode="json", exclude_none=True),
         )
-        self._desk.answer(event)
+        self._desk.verdicts.answer(event)
         ending: Ending | None = "changes" if vote.vote == "request_changes" else ballot.result
         if ending is None:
             self._change_wait()
@@ -288,7 +288,7 @@ class _Approval:
             channel=event.channel or "event",
             comment=event.comments,
         )
-        self._desk.answer(event)
+        self._desk.verdicts.answer(event)
         self._change_wait()
         if seat in ballot.waited_for:
             self._desk.mail_seat("delegated", seat, comment=event.comments)
@@ -302,7 +302,7 @@ class _Approval:
         channel = event.channel or "event"
         if isinstance(event, WithdrawEvent):
             self._note("withdrawn", after="withdrawn", actor=event.by, channel=channel, comment=event.comments)
-            self._desk.answer(event)
+            self._desk.verdicts.answer(event)
             self._why_withdrawn = event.comments
             return "withdrawn"
         deadline = self._desk.deadline + timedelta(hours=event.extend_by)
@@ -315,7 +315,7 @@ class _Approval:
         self._desk.deadline = deadline
         until = as_utc_text(deadline)
         self._note("extended", actor=event.by, channel=channel, detail=until, comment=event.comments)
-        self._desk.answer(event)
+        self._desk.verdicts.answer(event)
         self._desk.record.extend_wait(deadline)
         yield from self._store()
         self._desk.record.extend(deadline)
@@ -335,7 +335,7 @@ class _Approval:
                 return "timed_out"
             if isinstance(arrived, Finished):
                 yield from self._delivered(arrived)
-            elif self._desk.is_known(arrived):
+            elif self._desk.verdicts.is_known(arrived):
                 continue
             elif isinstance(arrived, WithdrawEvent | ExtendEvent):
                 if (yield from self._by_requester(arrived)) == "withdrawn":
@@ -380,7 +380,7 @@ class _Approval:
         self._asides += 1
         self._note("reminded", actor=event.by or API, channel=event.channel or "event", people=(address,))
         self._mail_changes()
-        self._desk.answer(event)
+        self._desk.verdicts.answer(event)
         yield from self._store()
 
     def _revise(self, event: ReviseEvent) -> Refusal | None:
@@ -402,7 +402,7 @@ class _Approval:
             comment=event.comments,
             payload=event.model_dump(mode="json", exclude_none=True),
         )
-        self._desk.answer(event)
+        self._desk.verdicts.answer(event)
         return None
 
     # The end
@@ -547,7 +547,7 @@ class _Approval:
             return
         self._asides += 1
         self._remind(people, by=event.by or API, channel=event.channel or "event")
-        self._desk.answer(event)
+        self._desk.verdicts.answer(event)
         yield from self._store()
 
     # Who, and what

@@ -9,7 +9,6 @@ from durabletask import task
 
 from activities.approval import send_mail
 from contracts.approval import (
-    ApprovalEvent,
     ApprovalInput,
     Command,
     DelegateEvent,
@@ -22,7 +21,7 @@ from contracts.approval import (
 )
 from contracts.base import MAX_PEOPLE, path_to
 from contracts.carried import DeskState
-from contracts.human_step import FromLink, Standing, Verdict, digest_of_id, digest_of_person, digest_of_said
+from contracts.human_step import FromLink, Standing, digest_of_person
 from contracts.mail import Mail
 from contracts.people import Person
 from contracts.shown import Content, Shown
@@ -30,6 +29,7 @@ from orchestrators.ballot import Ballot, Seat
 from orchestrators.human_step import Finished, Inbox
 from orchestrators.retries import EFFECT
 from orchestrators.run_record import RunRecord
+from orchestrators.verdicts import Verdicts
 
 DECISION = "decision"
 EVENTS: dict[str, type[Command]] = {
@@ -40,8 +40,6 @@ EVENTS: dict[str, type[Command]] = {
     "revise": ReviseEvent,
     "remind": RemindEvent,
 }
-MAX_REFUSALS_EACH, MAX_REFUSALS = 5, 200
-"""How many refusals the trail names of one person, and of one run."""
 MAX_CARRIED = 200
 """How many verdicts are known of those that came before the history began anew."""
 MAX_WRONG_CODES = 5
@@ -70,15 +68,13 @@ class Desk:
         self._to_send: list[Mail] = []
         self._sent: list[tuple[Mail, bool]] = []
         self._mail_failed: list[str] = []
-        self._refusals: dict[str, int] = {}
         self._wrong_codes: dict[int, int] = {}
-        self._verdicts: dict[str, Verdict] = {}
-        self._to_answer: list[Verdict] = []
+        self.verdicts = Verdicts(self.record)
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is under way: all is on record, sent, answered, and read."""
-        return self.inbox.is_empty and self.record.is_stored and not self._to_send and not self._to_answer
+        return self.inbox.is_empty and self.record.is_stored and not self._to_send and self.verdicts.is_published
 
     @property
     def has_mail(self) -> bool:
@@ -94,9 +90,9 @@ class Desk:
             content=self.shown.content,
             mails=self._mails,
             mail_failed=tuple(self._mail_failed),
-            refusals=self._refusals,
+            refusals=self.verdicts.refusals,
             wrong_codes={str(serial): wrong for serial, wrong in self._wrong_codes.items()},
-            verdicts=dict(list(self._verdicts.items())[-MAX_CARRIED:]),
+            verdicts=dict(list(self.verdicts.known.items())[-MAX_CARRIED:]),
         )
 
     def restore(self, known: DeskState) -> None:
@@ -105,7 +101,7 @@ class Desk:
         self.deadline = known.deadline
         self.show(known.content, known.round)
         self._mails, self._mail_failed = known.mails, list(known.mail_failed)
-        self._refusals, self._verdicts = dict(known.refusals), dict(known.verdicts)
+        self.verdicts.refusals, self.verdicts.known = dict(known.refusals), dict(known.verdicts)
         self._wrong_codes = {int(serial): wrong for serial, wrong in known.wrong_codes.items()}
 
     # What is asked
@@ -160,9 +156,7 @@ class Desk:
             given = mail.model_dump(mode="json", exclude_none=True)
             sending = self._ctx.call_activity(send_mail, input=given, retry_policy=EFFECT)
             self.inbox.watch(sending, mail)
-        to_answer, self._to_answer = self._to_answer, []
-        for verdict in to_answer:
-            self.record.answer(verdict)
+        self.verdicts.publish()
 
     # Mails
 
@@ -210,33 +204,16 @@ class Desk:
 
     # Verdicts
 
-    def is_known(self, asked: Any) -> bool:
-        """Whether an event came before under its ``decision_id``; then its verdict stands, and is shown again."""
-        verdict = self._verdicts.get(asked.decision_id or "")
-        if verdict is not None and verdict not in self._to_answer:
-            self.record.answer(verdict)
-        return verdict is not None
-
-    def answer(self, asked: ApprovalEvent, code: str = "taken") -> None:
-        """Keep a verdict, to be published when what it says is on record."""
-        if asked.decision_id is not None:
-            verdict = Verdict(id=digest_of_id(asked.decision_id), said=digest_of_said(asked), code=code)
-            self._verdicts[asked.decision_id] = verdict
-            self._to_answer.append(verdict)
-
     def refuse(self, asked: Any, refusal: Refusal) -> Turn[None]:
         """Refuse what was asked, and put that on record."""
-        self.answer(asked, refusal)
+        self.verdicts.answer(asked, refusal)
         self.note_refusal(asked, refusal)
         yield from self.store()
 
     def note_refusal(self, asked: Any, refusal: Refusal) -> None:
         """Note that something was refused, unless that was noted often enough."""
         who = getattr(asked, "approver", None) or getattr(asked, "by", None)
-        name = digest_of_person(who or "")
-        self._refusals[name] = self._refusals.get(name, 0) + 1
-        if self._refusals[name] <= MAX_REFUSALS_EACH and sum(self._refusals.values()) <= MAX_REFUSALS:
-            self.note("refused", actor=who, channel=asked.channel or "event", detail=refusal)
+        self.verdicts.note_refusal(who, asked.channel, refusal, round_number=self.shown.round or None)
 
     def why_not_by(self, link: FromLink | None) -> Refusal | None:
         """Return why a link may not do anything, or None; a wrong code counts against it."""

@@ -74,10 +74,11 @@ def event_or_deadline[Event: Contract](
 
 @dataclass(frozen=True)
 class Finished:
-    """An activity that was watched has ended; ``what`` is what it was watched as."""
+    """An activity that was watched has ended; ``what`` is what it was watched as, ``result`` what it gave."""
 
     what: Any
     succeeded: bool
+    result: Any = None
 
 
 class ExecutionTimedOut(Exception):
@@ -149,6 +150,11 @@ class Inbox:
         return len(self._watched)
 
     @property
+    def under_way(self) -> list[Any]:
+        """What these activities are watched as."""
+        return [what for _, what in self._watched]
+
+    @property
     def is_empty(self) -> bool:
         """Whether nothing has come that was not given by ``next``, and nothing is watched."""
         return not self._watched and not any(waiting.is_complete for waiting in self._events.values())
@@ -188,7 +194,7 @@ class Inbox:
             for index, (activity, what) in enumerate(self._watched):
                 if activity is winner:
                     del self._watched[index]
-                    return Finished(what, not activity.is_failed)
+                    return Finished(what, not activity.is_failed, None if activity.is_failed else activity.get_result())
             event = next(name for name, waiting in self._events.items() if waiting is winner)
             payload = self._events.pop(event).get_result() or EventPayload()  # without a payload nothing is decoded
             try:

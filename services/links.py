@@ -18,7 +18,7 @@ from itsdangerous import BadData, TimestampSigner, URLSafeTimedSerializer
 from itsdangerous.encoding import base64_decode, base64_encode
 from pydantic import ValidationError
 
-from contracts.mail import LinkClaims
+from contracts.mail import LinkClaims, LinkPage
 from services.clock import now
 from services.files import write_once
 from settings import get_settings
@@ -32,7 +32,9 @@ MAX_VIEW = timedelta(hours=12)
 CODE_DIGITS = 6
 
 _HOW_TO = "python -c 'import secrets; print(secrets.token_urlsafe(48))'"
-_APPROVE, _VIEW, _CODE = "countersign.approve", "countersign.view", "countersign.code"
+_APPROVE, _INTERVENE = "countersign.approve", "countersign.intervene"
+_VIEW, _CODE = "countersign.view", "countersign.code"
+_PAGES: dict[LinkPage, str] = {"approve": _APPROVE, "intervene": _INTERVENE}
 
 
 class BadLink(Exception):
@@ -46,23 +48,23 @@ def check_links() -> None:
         raise ValueError(f"LINK_KEYS is not set: the links in mails are signed with it. To make a key: {_HOW_TO}")
 
 
-def sign(claims: LinkClaims) -> str:
-    """Return the token for a link that says this."""
-    return _serializer(_APPROVE).dumps(list(claims.plain().values()))
+def sign(claims: LinkClaims, page: LinkPage = "approve") -> str:
+    """Return the token for a link that says this, which is good for one page alone."""
+    return _serializer(_PAGES[page]).dumps(list(claims.plain().values()))
 
 
-def read(token: str) -> LinkClaims:
-    """Return what a link says. Raises ``BadLink``."""
-    values = _read(_APPROVE, token, MAX_AGE)
+def read(token: str, page: LinkPage = "approve") -> LinkClaims:
+    """Return what a link to a page says. Raises ``BadLink``, also for the token of another page."""
+    values = _read(_PAGES[page], token, MAX_AGE)
     try:
         return LinkClaims.model_validate(dict(zip(LinkClaims.model_fields, values, strict=True)))
     except (TypeError, ValueError, ValidationError):
         raise BadLink("it does not say what a link says") from None
 
 
-def url_of(claims: LinkClaims) -> str:
+def url_of(claims: LinkClaims, page: LinkPage = "approve") -> str:
     """Return the address of the page behind a link."""
-    return f"{get_settings().base_url}/approve/{sign(claims)}"
+    return f"{get_settings().base_url}/{page}/{sign(claims, page)}"
 
 
 def code_of(claims: LinkClaims) -> str:

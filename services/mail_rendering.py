@@ -36,6 +36,9 @@ _SUBJECTS = {
     "decided": "{outcome}: {}",
     "withdrawn": "Withdrawn: {}",
     "changes_requested": "Changes are asked for: {}",
+    "gate": "Please look: {}",
+    "gate_reminder": "Reminder, please look: {}",
+    "gate_escalated": "Escalated to you, please look: {}",
 }
 _BY = {
     "asked": "Asked by",
@@ -46,6 +49,8 @@ _BY = {
     "withdrawn": "Withdrawn by",
     "changes_requested": "Asked for by",
 }
+_AT_A_GATE = {"Requested by": "Part of", "Item": "Call", "Description": "Error"}
+"""What the facts are called in the mails of a call that has failed."""
 _OUTCOMES = {
     "Approved": "This request was approved.",
     "Rejected": "This request was rejected.",
@@ -69,7 +74,7 @@ def render(mail: Mail, content: Content) -> EmailMessage:
         "facts": _facts(mail, content),
         "outcome": _OUTCOMES.get(mail.outcome or "", "This request has ended."),
         "deadline": _in_words(mail.deadline) if mail.deadline is not None else None,
-        "link": links.url_of(link) if link is not None else None,
+        "link": links.url_of(link, mail.page) if link is not None else None,
         "code": links.code_of(link) if link is not None and mail.code else None,
         "revise": get_settings().base_url + path_to("/api/requests/{}/revise", mail.instance_id),
     }
@@ -174,11 +179,12 @@ def _facts(mail: Mail, content: Content) -> list[tuple[str, JsonValue]]:
         ("Description", content.description),
         ("Details", details),
         ("Outcome", mail.outcome),
-        (_BY[mail.template], mail.by),
+        (_BY.get(mail.template, "By"), mail.by),
         ("On behalf of", mail.on_behalf_of),
         ("Comment", mail.comment),
     ]
-    return [(label, text) for label, text in said if text]
+    labels = _AT_A_GATE if mail.page == "intervene" else {}
+    return [(labels.get(label, label), text) for label, text in said if text]
 
 
 def _subject(mail: Mail, content: Content) -> str:

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
 from typing import Literal
 from uuid import NAMESPACE_URL, uuid5
 
@@ -43,7 +42,7 @@ from triggers.ask_run import Asked, Rules, ask_run, is_over
 from triggers.decide import AskedDecision, answer_decision, decide
 from triggers.instances import ENDED, describe, find, progress_of, run_of, start
 from triggers.story import history_of, rounds_of
-from triggers.web import answer, decision_id_of, idempotency_key_of, instance_id_of, read_body
+from triggers.web import answer, check, decision_id_of, idempotency_key_of, instance_id_of, read_body
 
 WORKFLOW = approval.__name__
 
@@ -86,8 +85,8 @@ async def start_approval(req: func.HttpRequest, client: DurableFunctionsClient) 
     """
     body = read_body(req, StartApproval)
     key = idempotency_key_of(req, body.idempotency_key)
-    _check(check_form, "form", body.form)
-    _check(check_callback, "callback_url", body.callback_url)
+    check(check_form, "form", body.form)
+    check(check_callback, "callback_url", body.callback_url)
     given = ApprovalInput.model_validate(
         body.model_dump(mode="json", exclude={"request_id"})
         | {"mailbox": None if body.stages else get_settings().approval_requests_to, "idempotency_key": key}
@@ -239,17 +238,6 @@ def _answer(
             "status_url": status_url,
         }
     )
-
-
-def _check[Value](check: Callable[[Value], None], field: str, value: Value | None) -> None:
-    """Raise ``Unprocessable``, with the name of the field, for what a contract cannot check."""
-    if value is None:
-        return
-    try:
-        check(value)
-    except ValueError as error:
-        errors = [{"field": field, "message": str(error)}]
-        raise Unprocessable(f"The body is not valid: {field}.", errors=errors) from None
 
 
 def _check_answers(body: Vote, state: OrchestrationState) -> None:

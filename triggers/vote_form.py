@@ -5,7 +5,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
-from urllib.parse import parse_qsl
 
 import azure.functions as func
 from pydantic import TypeAdapter, ValidationError
@@ -16,12 +15,10 @@ from contracts.base import Comment
 from contracts.form import Answers, is_flat, wrong_answers
 from contracts.people import Person
 from contracts.shown import Content
-from errors import BadRequest, NotAForm, PayloadTooLarge
-from triggers.web import MAX_BODY
+from triggers.link_page import read_fields
 
 LONG_TEXT = 200
 """A field that takes more characters is a textarea."""
-MAX_FIELDS = 2000
 CHOICES: dict[str, str] = {
     "approve": "Approve",
     "reject": "Reject",
@@ -105,7 +102,7 @@ def untouched(inputs: tuple[Input, ...]) -> Typed:
 
 def read_typed(req: func.HttpRequest, inputs: tuple[Input, ...]) -> Typed:
     """Return what was typed. Raises ``NotAForm``, ``PayloadTooLarge``, or ``BadRequest`` for what no page sends."""
-    fields = _fields(req)
+    fields = read_fields(req)
     answers = {each.id: fields.get(each.id, "") for each in inputs}
     known = {name: fields.get(name, "") for name in ("vote", "to", "comments", "code", "view")}
     return Typed(**known, answers=answers)
@@ -134,23 +131,6 @@ def said(typed: Typed, asked: ApprovalInput, content: Content, inputs: tuple[Inp
 
 def _needs_comment(vote: str | None, asked: ApprovalInput) -> bool:
     return vote == "request_changes" or vote in asked.require_comment_on
-
-
-def _fields(req: func.HttpRequest) -> dict[str, str]:
-    kind = req.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/x-www-form-urlencoded":
-        raise NotAForm("This page takes what its own form sends, and nothing else.")
-    body = req.get_body()
-    if len(body) > MAX_BODY:
-        raise PayloadTooLarge("What was typed is too long. Please go back, and make it shorter.")
-    try:
-        pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS)
-    except ValueError:
-        raise BadRequest("What the page sent cannot be read.") from None
-    fields = {name: value.replace("\r\n", "\n") for name, value in pairs}
-    if len(fields) < len(pairs):
-        raise BadRequest("What the page sent says one thing twice.")
-    return fields
 
 
 def _input(id_: str, name: str, schema: dict[str, Any], required: bool) -> Input:

@@ -1,39 +1,34 @@
-"""The page behind a link in a mail: it shows what is asked, and takes what is said.
+"""The page behind a link in the mail of an approval: it shows what is asked, and takes what is said."""
 
-Mail scanners open every link, and some send forms. So looking changes nothing, nothing is chosen beforehand, and a form
-counts only when it comes from this page, in the browser that opened it.
-"""
-
-import asyncio
-import re
-import secrets
 from dataclasses import dataclass, replace
 from datetime import datetime
-from http.cookies import CookieError, SimpleCookie
 from typing import Any
-from urllib.parse import urlsplit
 
 import azure.functions as func
 from azure.durable_functions import DurableFunctionsClient
-from durabletask.client import OrchestrationState
-from pydantic import ValidationError
 
 from contracts.approval import ApprovalInput, DelegateEvent, VoteEvent
 from contracts.base import as_utc_text
 from contracts.human_step import FromLink, Progress, Standing, digest_of_person
-from contracts.mail import LinkClaims
-from contracts.shown import Shown
 from errors import AlreadyDecided, CountersignError, Forbidden, TooLate
-from services import links, shown
-from services.record_store import get_record_store
+from services import links
 from settings import get_settings
 from triggers.approval import RULES
 from triggers.ask_run import Asked, ask_run, is_over
-from triggers.instances import progress_of, run_of
-from triggers.pages import moment, page, root_path
+from triggers.link_page import (
+    GONE,
+    LATER,
+    TOO_OLD,
+    Link,
+    follow,
+    form_page,
+    is_of_this_view,
+    refuse_other_pages,
+    result_page,
+)
+from triggers.pages import moment
 from triggers.vote_form import CHOICES, Input, Said, Typed, inputs_of, read_typed, said, untouched
 
-COOKIE = "countersign_browser"
 SAID = {"approve": "approve", "reject": "reject", "request_changes": "request changes", "abstain": "abstain"}
 REFUSALS: dict[str, tuple[str, str]] = {
     "wrong_code": ("code", "this is not the code in the mail"),
@@ -53,20 +48,12 @@ REFUSALS: dict[str, tuple[str, str]] = {
 NO_MORE = ("not_asked", "handed_over", "locked", "not_waiting")
 """Refusals that have to do with where the request stands by now, which the page says in its own words."""
 
-_BROWSER = re.compile(r"[A-Za-z0-9_-]{32}")
-_GONE = "What it was for has ended or was changed since. There is nothing for you to do here."
-
 
 @dataclass(frozen=True)
-class Behind:
-    """What is behind a link that is sound, and belongs to what is shown now."""
+class Behind(Link):
+    """What is behind a link that belongs to what is shown now."""
 
-    token: str
-    claims: LinkClaims
-    state: OrchestrationState
-    progress: Progress
     standing: Standing
-    shown: Shown
 
     @property
     def person(self) -> str:
@@ -98,13 +85,13 @@ async def cast_vote_on_page(req: func.HttpRequest, client: DurableFunctionsClien
 
     What comes after the end, or from who is asked no more, goes to the run all the same, so that it is on record.
     """
-    _refuse_other_pages(req)
+    refuse_other_pages(req)
     behind = await _behind(client, req.route_params.get("token", ""))
     inputs = inputs_of(behind.shown.content.form)
     typed = read_typed(req, inputs)
     found = said(typed, behind.asked, behind.shown.content, inputs)
-    if not _is_of_this_view(req, behind, typed):
-        found = (found if isinstance(found, dict) else {}) | {"": _TOO_OLD}
+    if not is_of_this_view(req, behind, typed.view):
+        found = (found if isinstance(found, dict) else {}) | {"": TOO_OLD}
     if isinstance(found, dict):
         if behind.is_over:
             return _over(behind)
@@ -115,7 +102,7 @@ async def cast_vote_on_page(req: func.HttpRequest, client: DurableFunctionsClien
     except AlreadyDecided as error:
         return _decided(behind, **{name: error.members.get(name) for name in ("decided_by", "decided_at", "outcome")})
     except TooLate:
-        raise TooLate(_GONE) from None
+        raise TooLate(GONE) from None
     except CountersignError as error:
         if error.members.get("code") in NO_MORE:
             _check_may_vote(await _behind(client, behind.token))
@@ -123,33 +110,13 @@ async def cast_vote_on_page(req: func.HttpRequest, client: DurableFunctionsClien
     return _taken(behind, found, progress)
 
 
-_TOO_OLD = (
-    "This page was open for too long, or in another browser, or your browser takes no cookies. "
-    "What you typed is still here: please send it again."
-)
-
-
 async def _behind(client: DurableFunctionsClient, token: str) -> Behind:
     """Return what is behind a link. Raises ``BadLink``, or ``TooLate`` for what is not shown any more."""
-    claims = links.read(token)
-    state = await client.get_orchestration_state(claims.request_id)
-    progress = _progress(state)
-    if state is None or progress is None or progress.standing is None or run_of(state) != claims.run:
-        raise TooLate(_GONE)
-    standing = progress.standing
-    if standing.round != claims.round or standing.shown != claims.shown:
-        raise TooLate(_GONE)
-    kept = await asyncio.to_thread(shown.read, get_record_store(), claims.request_id, claims.run, claims.round)
-    if kept is None or kept.digest != claims.shown:
-        raise TooLate(_GONE)
-    return Behind(token, claims, state, progress, standing, kept)
-
-
-def _progress(state: OrchestrationState | None) -> Progress | None:
-    try:
-        return progress_of(state) if state is not None else None
-    except ValidationError:  # somebody else's run, under an id that was ours
-        return None
+    link = await follow(client, "approve", token)
+    standing = link.progress.standing
+    if standing is None or (standing.round, standing.shown) != (link.claims.round, link.claims.shown):
+        raise TooLate(GONE)
+    return Behind(**vars(link), standing=standing)
 
 
 def _check_may_vote(behind: Behind) -> None:
@@ -165,42 +132,6 @@ def _check_may_vote(behind: Behind) -> None:
         raise TooLate("It is not waiting for you any more: the people who were asked with you have said enough.")
     if behind.claims.serial in standing.locked:
         raise Forbidden("The code was wrong too often, so this link is locked. Ask for a new mail, which has another.")
-
-
-def _refuse_other_pages(req: func.HttpRequest) -> None:
-    """Raise ``Forbidden`` for a form that does not come from a page of this app, as far as the browser tells.
-
-    ``Origin`` is ``null`` from our own page too, since it sends no referrer; the cookie and the nonce are for that.
-    """
-    site = req.headers.get("sec-fetch-site")
-    origin = req.headers.get("origin")
-    ours = urlsplit(get_settings().base_url)
-    if site is not None:
-        is_ours = site.lower() == "same-origin"
-    else:
-        is_ours = origin in (None, "null") or (origin or "").lower() == f"{ours.scheme}://{ours.netloc}".lower()
-    if not is_ours:
-        raise Forbidden("This did not come from the page behind the link. Open the link from the mail again.")
-
-
-def _browser_of(req: func.HttpRequest) -> str | None:
-    """Return the random id that this app gave the browser, if it has one."""
-    try:
-        found = SimpleCookie(req.headers.get("cookie", "")).get(COOKIE)
-    except CookieError:
-        return None
-    return found.value if found is not None and _BROWSER.fullmatch(found.value) else None
-
-
-def _is_of_this_view(req: func.HttpRequest, behind: Behind, typed: Typed) -> bool:
-    browser = _browser_of(req)
-    if browser is None:
-        return False
-    try:
-        links.read_view_nonce(typed.view, behind.token, browser)
-    except links.BadLink:
-        return False
-    return True
 
 
 async def _ask(client: DurableFunctionsClient, behind: Behind, what: Said, typed: Typed) -> Progress | None:
@@ -229,22 +160,15 @@ def _form(
     req: func.HttpRequest, behind: Behind, typed: Typed, errors: dict[str, str], status: int = 400
 ) -> func.HttpResponse:
     """Answer with the page: as it is at first, or again with what is wrong, and ``status``."""
-    browser = _browser_of(req)
-    headers = {}
-    if browser is None:
-        browser = secrets.token_urlsafe(24)
-        headers["Set-Cookie"] = _cookie(browser)
     content, asked = behind.shown.content, behind.asked
     inputs = inputs_of(content.form)
-    return page(
+    return form_page(
+        req,
+        behind,
         "vote.html",
         status if errors else 200,
-        headers,
-        content=content,
         deadline=behind.progress.deadline,
         earlier=SAID.get(behind.standing.seats.get(behind.person) or ""),
-        person=behind.claims.person,
-        nonce=links.view_nonce(behind.token, browser),
         choices=_choices(content.requester),
         comment_hint=_comment_hint(asked),
         inputs=inputs,
@@ -255,13 +179,6 @@ def _form(
         errors=errors,
         labels=_labels(inputs),
     )
-
-
-def _cookie(browser: str) -> str:
-    """A browser's id. Lax, not Strict: else a link that is opened from web mail would get another one each time, and
-    the pages that are open would be for nothing. With either, a form of another site comes without it."""
-    secure = "; Secure" if get_settings().base_url.startswith("https:") else ""
-    return f"{COOKIE}={browser}; Path={root_path()}/approve; HttpOnly; SameSite=Lax{secure}"
 
 
 def _choices(requester: str) -> list[tuple[str, str, str]]:
@@ -295,39 +212,31 @@ def _refused(
 
 def _taken(behind: Behind, what: Said, progress: Progress | None) -> func.HttpResponse:
     if progress is None:
-        sentences = ["It was handed over, but has not been looked at yet.", "Open the link again later to see."]
-        return _result(behind, "Thank you", sentences, 202)
+        return result_page(behind, "Thank you", [*LATER], 202)
     if what.vote == "delegate":
         assert what.to is not None
-        return _result(behind, "Thank you", [f"You have handed this over to {what.to.shown}, who gets a mail."])
+        return result_page(behind, "Thank you", [f"You have handed this over to {what.to.shown}, who gets a mail."])
     sentences = [f"You have said: {CHOICES[what.vote].lower()}."]
     if what.comments:
         sentences.append(f"Your comment: {what.comments}")
     if progress.decision is not None:
         sentences.append(f"With that it is decided: the request is {progress.decision.outcome}.")
-        return _result(behind, "Thank you", sentences)
+        return result_page(behind, "Thank you", sentences)
     if progress.phase == "waiting_for_changes":
         sentences.append(f"The request goes back to {behind.shown.content.requester}.")
-        return _result(behind, "Thank you", sentences)
+        return result_page(behind, "Thank you", sentences)
     sentences.append("It is not decided yet. Until then you can change what you have said.")
-    return _result(behind, "Thank you", sentences, again=f"{root_path()}/approve/{behind.token}")
+    return result_page(behind, "Thank you", sentences, again="Back to the request")
 
 
 def _over(behind: Behind) -> func.HttpResponse:
     """Answer who decided; raise ``TooLate`` where nobody did."""
     taken = behind.progress.decision
     if taken is None:
-        raise TooLate(_GONE)
+        raise TooLate(GONE)
     return _decided(behind, decided_by=taken.by, decided_at=as_utc_text(taken.at), outcome=taken.outcome)
 
 
 def _decided(behind: Behind, *, decided_by: Any, decided_at: Any, outcome: Any) -> func.HttpResponse:
     when = moment(datetime.fromisoformat(decided_at))
-    return _result(behind, "This has been decided", [f"{decided_by} {outcome} it on {when}."])
-
-
-def _result(
-    behind: Behind, heading: str, sentences: list[str], status: int = 200, *, again: str | None = None
-) -> func.HttpResponse:
-    content = behind.shown.content
-    return page("result.html", status, heading=heading, sentences=sentences, content=content, again=again)
+    return result_page(behind, "This has been decided", [f"{decided_by} {outcome} it on {when}."])

@@ -112,6 +112,17 @@ def read_body[Body: Contract](req: func.HttpRequest, contract: type[Body]) -> Bo
     raise Unprocessable(f"The body is not valid: {names}.", errors=fields)
 
 
+def check[Value](look: Callable[[Value], None], field: str, value: Value | None) -> None:
+    """Raise ``Unprocessable``, with the name of the field, for what a contract cannot check."""
+    if value is None:
+        return
+    try:
+        look(value)
+    except ValueError as error:
+        errors = [{"field": field, "message": str(error)}]
+        raise Unprocessable(f"The body is not valid: {field}.", errors=errors) from None
+
+
 def read_query[Query: Contract](req: func.HttpRequest, contract: type[Query]) -> Query:
     """Read the parameters of the address as ``contract``; empty ones count as left out.
 

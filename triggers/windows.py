@@ -12,12 +12,17 @@ from durabletask.client import OrchestrationQuery, OrchestrationState
 
 from contracts.records import Wait
 from orchestrators.approval import approval
+from orchestrators.guarded_call import guarded_call
 from orchestrators.purchase_order import purchase_order
 from services import waits
 from services.record_store import Change, RecordStore
 from triggers.instances import page_of
 
-WORKFLOWS = {approval.__name__: "/api/requests/{}", purchase_order.__name__: "/status/{}"}
+WORKFLOWS = {
+    approval.__name__: "/api/requests/{}",
+    purchase_order.__name__: "/status/{}",
+    guarded_call.__name__: "/api/interventions/{}",
+}
 """The workflows, and where in the app people find their instances."""
 
 WINDOW = 100
