@@ -18,7 +18,9 @@ from activities.records import record
 from orchestrators.approval import approval
 from orchestrators.event_payload import EventConverter
 from orchestrators.guarded_call import guarded_call
+from orchestrators.manual_intervention import manual_intervention
 from orchestrators.purchase_order import purchase_order
+from orchestrators.refund import refund
 from services.callback import check_callback_key
 from services.links import check_links
 from services.mail import check_mail
@@ -35,6 +37,8 @@ from triggers.approval import (
     withdraw_approval,
 )
 from triggers.audit import erase_audit, get_audit, verify_audit
+from triggers.channels import publish_to_internal_channel, signal_workflow
+from triggers.gate_page import act_on_gate_page, show_gate_page
 from triggers.guarded_call import (
     edit_intervention,
     fail_intervention,
@@ -45,11 +49,20 @@ from triggers.guarded_call import (
     skip_intervention,
     start_intervention,
 )
+from triggers.manual_intervention import get_manual_intervention, start_manual_intervention
 from triggers.outbox import get_outbox_mail, list_outbox
 from triggers.pages import PageTrigger, answers_pages
 from triggers.purchase_order import decide_purchase_order, get_purchase_order, start_purchase_order
 from triggers.purge import check_retention, purge_instances
 from triggers.reconcile import reconcile_records
+from triggers.refund import (
+    get_refund,
+    make_refund_ready,
+    signal_microservice,
+    start_microservice,
+    start_refund,
+    swap_microservice,
+)
 from triggers.static_files import get_static_file
 from triggers.vote_page import cast_vote_on_page, show_vote_page
 from triggers.waits import list_waits
@@ -72,7 +85,7 @@ app = df.DFApp(http_auth_level=func.AuthLevel.FUNCTION)
 
 def _http(method: str, route: str, trigger: Trigger) -> None:
     client_bound = app.durable_client_input(client_name="client")(answers_errors(trigger))
-    app.route(route=route, methods=[method])(client_bound)
+    app.route(route=route, methods=method.split("|"))(client_bound)
 
 
 def _page(methods: tuple[str, ...], route: str, trigger: PageTrigger, level: func.AuthLevel | None = None) -> None:
@@ -128,9 +141,27 @@ _http("POST", "api/interventions/{intervention_id}/fail", fail_intervention)
 _orchestrator(guarded_call)
 _activity(call_api)
 
+# Manual intervention, and messages to all runs that have channels
+_http("GET|POST", "design-pattern/intervention/start", start_manual_intervention)
+_http("GET", "design-pattern/intervention/status/{workflow_id}", get_manual_intervention)
+_http("POST", "api/v1/workflow/signal", signal_workflow)
+_http("POST", "api/v1/workflow/publishToInternalChannel", publish_to_internal_channel)
+_orchestrator(manual_intervention)
+
+# Refund (API orchestration)
+_http("GET|POST", "microservice/start", start_microservice)
+_http("GET|POST", "microservice/signal", signal_microservice)
+_http("GET|POST", "microservice/swap", swap_microservice)
+_http("POST", "api/refunds", start_refund)
+_http("GET", "api/refunds/{refund_id}", get_refund)
+_http("POST", "api/refunds/{refund_id}/ready", make_refund_ready)
+_orchestrator(refund)
+
 # Pages: behind the links in mails, for anybody who has one; the outbox asks for a key like all the rest
 _page(("GET", "HEAD"), "approve/{token}", show_vote_page, level=func.AuthLevel.ANONYMOUS)
 _page(("POST",), "approve/{token}", cast_vote_on_page, level=func.AuthLevel.ANONYMOUS)
+_page(("GET", "HEAD"), "intervene/{token}", show_gate_page, level=func.AuthLevel.ANONYMOUS)
+_page(("POST",), "intervene/{token}", act_on_gate_page, level=func.AuthLevel.ANONYMOUS)
 _page(("GET", "HEAD"), "outbox", list_outbox)
 _page(("GET", "HEAD"), "outbox/{mail_id}", get_outbox_mail)
 app.route(route="static/{file}", methods=["GET", "HEAD"], auth_level=func.AuthLevel.ANONYMOUS)(get_static_file)

@@ -34,7 +34,8 @@ def send_approval_request(_context: ActivityContext, request: dict[str, Any]) ->
     asked = ApprovalMail.model_validate(request)
     settings = get_settings()
     message = new_message()
-    message["Message-ID"] = f"<{quote(asked.instance_id, safe='')}.{asked.number}@countersign.invalid>"
+    run = f"{asked.run}." if asked.run is not None else ""
+    message["Message-ID"] = f"<{quote(asked.instance_id, safe='')}.{run}{asked.number}@countersign.invalid>"
     message["To"] = ", ".join(asked.to or (settings.approval_requests_to,))
     message["Subject"] = asked.subject
     message.set_content(

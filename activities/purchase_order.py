@@ -14,7 +14,7 @@ def place_order(_context: ActivityContext, request: dict[str, Any]) -> dict[str,
     Raises ``OSError`` when the order desk cannot be reached.
     """
     effect = OrderEffect.model_validate(request)
-    get_order_desk().place(effect.instance_id, effect.order)
+    get_order_desk().place(effect.reference, effect.order)
     return {"order_id": effect.order.order_id, "order_placed": True}
 
 
@@ -25,5 +25,5 @@ def cancel_order(_context: ActivityContext, request: dict[str, Any]) -> dict[str
     Raises ``OSError`` when the order desk cannot be reached.
     """
     effect = OrderEffect.model_validate(request)
-    get_order_desk().cancel(effect.instance_id, effect.order)
+    get_order_desk().cancel(effect.reference, effect.order)
     return {"order_id": effect.order.order_id, "order_cancelled": True}

@@ -11,12 +11,13 @@ from contracts.base import MAX_PEOPLE, Address, Comment, Contract, Line, Name, T
 class ApprovalMail(Contract):
     """A request for a decision: what is asked, and the call that decides it.
 
-    ``number`` counts the mails of one instance: instance and number together name the mail, so that an activity
-    that runs twice sends one mail. Where ``to`` is empty, it goes to whom the settings name. ``decide_path`` and
+    ``number`` counts the mails of one run: instance, run and number together name the mail, so that an activity that
+    runs twice sends one mail. Where ``to`` is empty, it goes to whom the settings name. ``decide_path`` and
     ``decide_body`` are the path and the JSON body of the POST.
     """
 
     instance_id: str
+    run: RunStamp | None = None
     number: int
     to: Annotated[tuple[Address, ...], Field(strict=False, max_length=MAX_PEOPLE)] = ()
     subject: Line

@@ -36,7 +36,7 @@ class EncodedObject(Contract):
     """A value as JSON in a text. ``encoding`` names what wrote it; ``data`` is null for no value at all."""
 
     encoding: Annotated[str, Field(max_length=100)] | None
-    data: Annotated[str, Field(max_length=100_000)] | None
+    data: Annotated[str, Field(max_length=500_000)] | None
 
     @property
     def value(self) -> Any:
@@ -76,14 +76,14 @@ class RemoteCall(Contract):
     ]
 
 
-RunId = Annotated[str, Field(alias="workflowRunId", max_length=100)]
+RunId = Annotated[str, Field(max_length=100)]
 
 
 class PublishRequest(Contract):
     """The body of ``POST /api/v1/workflow/publishToInternalChannel``. An empty run id means the run of today."""
 
     workflow_id: Annotated[InstanceId, Field(alias="workflowId")]
-    workflow_run_id: RunId | None = None
+    workflow_run_id: Annotated[RunId | None, Field(alias="workflowRunId")] = None
     messages: PublishedMessages
 
 
@@ -91,7 +91,7 @@ class SignalRequest(Contract):
     """The body of ``POST /api/v1/workflow/signal``: one message, or those in the value of ``EXECUTE_RPC``."""
 
     workflow_id: Annotated[InstanceId, Field(alias="workflowId")]
-    workflow_run_id: RunId | None = None
+    workflow_run_id: Annotated[RunId | None, Field(alias="workflowRunId")] = None
     signal_channel_name: Annotated[Line, Field(alias="signalChannelName")]
     signal_value: Annotated[JsonValue, Field(alias="signalValue")] = None
 
@@ -100,7 +100,8 @@ class SignalRequest(Contract):
         """The messages. Raises ``ValueError`` when the value does not fit."""
         if self.signal_channel_name == EXECUTE_RPC:
             return RemoteCall.model_validate(decoded(self.signal_value)).messages
-        return (PublishedMessage(channelName=self.signal_channel_name, value=self.signal_value),)
+        message = {"channelName": self.signal_channel_name, "value": self.signal_value}
+        return (PublishedMessage.model_validate(message),)
 
     @model_validator(mode="after")
     def _readable(self) -> Self:
@@ -161,7 +162,7 @@ class OnExecuteRpc(Publication):
         return {"messages": [{"channel": each.channel_name, "value": each.value} for each in call.messages]}
 
 
-class StartIntervention(StartOptions):
+class StartManualIntervention(StartOptions):
     """The parameters in the address of ``/design-pattern/intervention/start``; without an id, one is made."""
 
     workflow_id: Annotated[InstanceId | None, Field(alias="workflowId")] = None

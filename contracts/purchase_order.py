@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from contracts.audit import TrailHead
+from contracts.audit import RunStamp, TrailHead
 from contracts.base import (
     MAX_PEOPLE,
     YEAR_IN_HOURS,
@@ -56,11 +56,19 @@ class PurchaseOrderInput(Limited):
 
 
 class OrderEffect(Contract):
-    """What placing and cancelling take: the order, and the instance that it belongs to, by which the order desk
-    knows a repetition."""
+    """What placing and cancelling take: the order, and the instance and its run that it belongs to.
+
+    An input from before runs were told apart has no ``run``.
+    """
 
     instance_id: str
+    run: RunStamp | None = None
     order: PurchaseOrder
+
+    @property
+    def reference(self) -> str:
+        """By which the order desk knows a repetition."""
+        return self.instance_id if self.run is None else f"{self.instance_id}.{self.run}"
 
 
 class OrderDecision(Contract):

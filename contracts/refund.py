@@ -21,6 +21,7 @@ from contracts.base import (
     MAX_PEOPLE,
     Comment,
     Contract,
+    DecisionId,
     Hours,
     InstanceId,
     PlainAddress,
@@ -31,13 +32,15 @@ from contracts.form import check_text
 from contracts.guarded_call import Retry
 from contracts.human_step import Asking
 from contracts.people import Person
-from contracts.start import Limited
+from contracts.start import Limited, StartOptions
 
 MAX_DATA = 1_000
 """Characters of the JSON of the data attribute, those outside the basic plane counting as two: it stands in the custom
 status, which must stay under 16 KB whatever the script."""
 MAX_RESULT = 8_000
 """Characters of the JSON of what API 1 gave that later calls get: a body has up to 16,000."""
+MAX_LEVELS = 50
+"""How deep either is nested: readers of JSON give up at about 200, and both stand inside of more."""
 MAX_AMOUNT = 1_000_000_000
 
 CallName = Literal[
@@ -58,11 +61,29 @@ def _amount(value: Any) -> str:
     return f"{amount:.2f}"
 
 
-def _data(value: JsonValue) -> JsonValue:
+def _text_of(value: JsonValue) -> str:
+    if _levels(value) > MAX_LEVELS:
+        raise ValueError(f"it is nested more than {MAX_LEVELS} deep")
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     check_text(text)
-    if len(text.encode("utf-16-le")) > 2 * MAX_DATA:
+    return text
+
+
+def _levels(value: JsonValue) -> int:
+    if not isinstance(value, dict | list):
+        return 0
+    inner = value.values() if isinstance(value, dict) else value
+    return 1 + max(map(_levels, inner), default=0)
+
+
+def _data(value: JsonValue) -> JsonValue:
+    if len(_text_of(value).encode("utf-16-le")) > 2 * MAX_DATA:
         raise ValueError(f"it has more than {MAX_DATA:,} characters of JSON")
+    return value
+
+
+def _text(value: str) -> str:
+    _data(value)
     return value
 
 
@@ -110,6 +131,7 @@ class StartRefund(_Refund):
     amount: Amount
     currency: Currency
     ready_within: Hours | None = None
+    idempotency_key: DecisionId | None = None
 
 
 class RefundInput(_Refund, Limited):
@@ -118,6 +140,7 @@ class RefundInput(_Refund, Limited):
 
     amount: Amount | None = None
     currency: Currency | None = None
+    idempotency_key: DecisionId | None = None
     ready_hours: Hours = 24.0
     api: Annotated[str, Field(max_length=1_500, pattern=r"\Ahttps?://[!-~]*[^/\s]\z")] | None = None
     mailbox: PlainAddress | None = None
@@ -177,13 +200,24 @@ class RefundOutcome(Contract):
 def fitting(result: JsonValue) -> JsonValue:
     """Return what API 1 gave if it can be handed on in the body of another call, else None."""
     try:
-        text = json.dumps(result, ensure_ascii=False, allow_nan=False)
-        check_text(text)
+        return result if len(_text_of(result)) <= MAX_RESULT else None
     except ValueError:
         return None
-    return result if len(text) <= MAX_RESULT else None
 
 
-Verdict = Literal["accepted", "duplicate", "pending"]
-"""What came of a ``Ready``; pending, while the run has not come to it."""
+class StartMicroservice(StartOptions):
+    """The parameters in the address of ``/microservice/start``."""
 
+    workflow_id: Annotated[InstanceId, Field(alias="workflowId")]
+
+
+class SignalMicroservice(Contract):
+    """The parameters in the address of ``/microservice/signal``."""
+
+    workflow_id: Annotated[InstanceId, Field(alias="workflowId")]
+
+
+class SwapMicroservice(SignalMicroservice):
+    """The parameters in the address of ``/microservice/swap``: the new data, a text, which may be empty."""
+
+    data: Annotated[str, AfterValidator(_text)] = ""

@@ -24,12 +24,13 @@ from contracts.approval import (
 )
 from contracts.base import MAX_PEOPLE, YEAR_IN_HOURS, as_utc_text, same_person
 from contracts.carried import ApprovalState
+from contracts.human_step import Decision
 from contracts.people import Every, Person
 from orchestrators.approval_desk import DECISION, Desk, MailTemplate, Turn
 from orchestrators.approval_outcome import Ending, deciding_vote, outcome_of
 from orchestrators.approval_version_2 import approval_version_2
 from orchestrators.ballot import Ballot
-from orchestrators.human_step import Finished
+from orchestrators.human_step import EXECUTION_TIMED_OUT, ExecutionTimedOut, Finished
 from orchestrators.retries import CALLBACK
 
 API = "(API)"
@@ -48,7 +49,7 @@ def approval(ctx: task.OrchestrationContext, request: dict[str, Any]) -> Turn[di
     """Ask for an approval and wait until it is decided, withdrawn, or the time is up.
 
     Takes an ``ApprovalInput``, gives an ``ApprovalOutcome``; waits for the events of ``EVENTS``. Fails when the time is
-    up and the request says that it then fails.
+    up and the request says that it then fails, and when it takes longer than its execution timeout.
     """
     if ctx.version in (None, "", "2") and "carried" not in request:
         return (yield from approval_version_2(ctx, request))
@@ -58,6 +59,9 @@ def approval(ctx: task.OrchestrationContext, request: dict[str, Any]) -> Turn[di
     except _BeginAnew:
         ctx.continue_as_new(run.carried(), save_events=True)
         return {}
+    except ExecutionTimedOut:
+        yield from run.out_of_time()
+        raise
 
 
 class NobodyDecided(Exception):
@@ -84,6 +88,7 @@ class _Approval:
         self._last: CastVote | None = None
         self._votes: list[CastVote] = []
         self._why_withdrawn: str | None = None
+        self._desk.inbox.ends_at = self._ends_at
 
     def run(self, request: dict[str, Any]) -> Turn[dict[str, Any]]:
         """Go through the rounds, to the end."""
@@ -138,6 +143,7 @@ class _Approval:
         self._last, self._votes = known.last, list(known.votes)
         self._reminders, self._asides = known.reminders, known.asides
         self._is_resumed = True
+        self._desk.inbox.ends_at = self._ends_at
 
     def _next(self, until: datetime) -> Turn[Any]:
         """Wait for the next thing; with a new history, when the one of today is long."""
@@ -409,12 +415,11 @@ class _Approval:
 
     def _end(self, ending: Ending) -> Turn[dict[str, Any]]:
         """Say what came out: on record, in the status, to those who want to know it, and as the output."""
-        votes = [*self._votes, *(self._ballot.votes if self._ballot is not None else ())]
-        vote = deciding_vote(ending, votes, self._last)
+        vote = deciding_vote(ending, self._all_votes, self._last)
         decision, outcome = outcome_of(
             self._asked,
             ending,
-            votes,
+            self._all_votes,
             vote,
             is_changing=self._is_changing,
             at=self._now,
@@ -427,10 +432,34 @@ class _Approval:
         elif decision is not None:
             who = {"actor": vote.by, "on_behalf_of": vote.on_behalf_of, "channel": vote.channel} if vote else {}
             self._note("decided", after=phase, **who)
+        yield from self._tell(outcome, phase, self._desk.deadline, decision)
+        if outcome.status == "Failed":
+            raise NobodyDecided("Nobody decided in time, and the request says that it then fails.")
+        return self._desk.record.outcome(outcome)
+
+    def out_of_time(self) -> Turn[None]:
+        """Do as at the other ends, for a run that took too long, whatever its request says of time; it fails then."""
+        assert self._ends_at is not None
+        self._desk.record.close_wait()
+        self._note("timed_out", after=EXECUTION_TIMED_OUT, channel="timer", detail="execution timeout")
+        outcome = ApprovalOutcome(
+            status="Timeout",
+            requester=self._asked.requester,
+            item=self._desk.shown.content.item,
+            rounds=self._desk.shown.round,
+            votes=tuple(self._all_votes),
+        )
+        yield from self._tell(outcome, EXECUTION_TIMED_OUT, self._ends_at)
+
+    def _tell(
+        self, outcome: ApprovalOutcome, phase: str, deadline: datetime, decision: Decision | None = None
+    ) -> Turn[None]:
+        """Tell everybody what came out, however long that takes, and leave nothing behind."""
+        self._desk.inbox.ends_at = None
         self._mail_outcome(outcome)
         if self._desk.has_mail or self._asked.callback_url is not None:
             yield from self._store()
-            self._desk.record.enter(phase, deadline=self._desk.deadline, decision=decision)
+            self._desk.record.enter(phase, deadline=deadline, decision=decision)
             self._call_back(outcome)
         while self._desk.inbox.watched:
             arrived = yield from self._desk.inbox.next(None)
@@ -442,10 +471,7 @@ class _Approval:
         self._desk.note_deliveries()
         self._note("ended")
         yield from self._store()
-        self._desk.record.enter(phase, deadline=self._desk.deadline, decision=decision)
-        if outcome.status == "Failed":
-            raise NobodyDecided("Nobody decided in time, and the request says that it then fails.")
-        return self._desk.record.outcome(outcome)
+        self._desk.record.enter(phase, deadline=deadline, decision=decision)
 
     def _call_back(self, outcome: ApprovalOutcome) -> None:
         if self._asked.callback_url is None:
@@ -602,6 +628,16 @@ class _Approval:
     @property
     def _mailbox(self) -> tuple[Person, ...]:
         return (Person(email=self._asked.mailbox),) if self._asked.mailbox is not None else ()
+
+    @property
+    def _all_votes(self) -> list[CastVote]:
+        return [*self._votes, *(self._ballot.votes if self._ballot is not None else ())]
+
+    @property
+    def _ends_at(self) -> datetime | None:
+        """When it has taken too long, counted from when its first history began."""
+        seconds = self._asked.execution_timeout
+        return self._began + timedelta(seconds=seconds) if seconds is not None else None
 
     @property
     def _last_moment(self) -> datetime:

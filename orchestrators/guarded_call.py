@@ -4,10 +4,10 @@ from collections.abc import Generator
 from datetime import datetime, timedelta
 from typing import Any
 
-from activities.guarded_call import call_api
 from durabletask import task
 
 from activities.approval import check_answers
+from activities.guarded_call import call_api
 from contracts.audit import digest_of
 from contracts.base import as_utc_text
 from contracts.guarded_call import (
@@ -78,13 +78,15 @@ class _GuardedCall:
         """Try, and ask people, until it works or is ended."""
         self.record.enter("calling")
         shown = self._asked.model_copy(update={"call": self._asked.call.model_copy(update={"body": None})})
-        self.record.note("started", after="calling", channel="api", detail=self._asked.name, payload=shown.plain())
+        channel: Any = "api" if self._asked.part_of is None else None
+        self.record.note("started", after="calling", channel=channel, detail=self._asked.name, payload=shown.plain())
         self._keep_call()
         yield from self.record.store()
         while True:
             answer = yield from self._try()
             if answer.problem is None:
                 self.record.note("called", after="succeeded", detail=self._asked.name)
+                self.record.note("ended")
                 return (yield from self._end("Succeeded", answer.result))
             yield from self._ask(answer)
             event = yield from self._wait_at_gate()
@@ -219,7 +221,7 @@ class _GuardedCall:
             comment=event.reason,
             payload=event.model_dump(mode="json", exclude_none=True),
         )
-        if action == "fail":
+        if action in ("skip", "fail"):
             self.record.note("ended")
         self._verdicts.answer(event)
         self._gate.close(action, event.by)
@@ -230,7 +232,6 @@ class _GuardedCall:
     # The end
 
     def _end(self, status: Any, result: Any) -> Turn[dict[str, Any]]:
-        self.record.note("ended")
         self._inbox.close()
         yield from self._store()
         self.record.enter(status.lower())
@@ -260,11 +261,11 @@ class _GuardedCall:
         phase = "skipped" if is_skipped else "failed"
         self._gate.close(None, None)
         self.record.note("timed_out", after=phase, channel="timer", detail=self._asked.on_deadline)
+        self.record.note("ended")
         if is_skipped:
             ended = yield from self._end("Skipped", self._asked.substitute)
             self._gate.show()
             return ended
-        self.record.note("ended")
         self._inbox.close()
         yield from self._store()
         self.record.enter(phase)

@@ -10,7 +10,6 @@ from durabletask import task
 from pydantic import JsonValue
 
 from contracts.base import YEAR_IN_HOURS, path_to
-from contracts.human_step import Verdict, digest_of_id, digest_of_said
 from contracts.manual_intervention import (
     COMMAND,
     EXECUTE_RPC,
@@ -28,6 +27,7 @@ from contracts.manual_intervention import (
 )
 from orchestrators.human_step import ExecutionTimedOut, Inbox, end_of, out_of_time
 from orchestrators.run_record import RunRecord
+from orchestrators.verdicts import Verdicts
 
 PUBLISH = "publish"
 EVENTS: Mapping[str, type[Publication]] = {
@@ -72,8 +72,7 @@ class _Intervention:
         self._inbox = Inbox(ctx, EVENTS, self.record.set_aside, in_order=True, ends_at=self._ends_at)
         self._waiting: dict[ChannelName, list[JsonValue]] = {COMMAND: [], RETRY: [], SKIP: []}
         self._retries = self._retries_begun = 0
-        self._verdicts: dict[str, Verdict] = {}
-        self._to_answer: list[Verdict] = []
+        self._verdicts = Verdicts(self.record)
 
     def run(self, request: dict[str, Any]) -> Turn[int]:
         """Go from state to state, to the end."""
@@ -117,16 +116,12 @@ class _Intervention:
 
     def _receive(self, event: Publication) -> None:
         """Keep the messages of an event for their turn, or refuse them all; what came before is known."""
-        verdict = self._verdicts.get(event.decision_id or "")
-        if verdict is None:
-            code = self._keep(event)
-            if code not in ("taken", "duplicate") and self.record.may_note_more():
-                self.record.note("refused", channel=event.channel or "event", detail=code)
-            if event.decision_id is None:
-                return
-            verdict = Verdict(id=digest_of_id(event.decision_id), said=digest_of_said(event), code=code)
-            self._verdicts[event.decision_id] = verdict
-        self._to_answer.append(verdict)
+        if self._verdicts.is_known(event):
+            return
+        code = self._keep(event)
+        self._verdicts.answer(event, code)
+        if code not in ("taken", "duplicate"):
+            self._verdicts.note_refusal(None, event.channel, code)
 
     def _keep(self, event: Publication) -> str:
         """Keep what has an effect; give the code of the verdict."""
@@ -160,9 +155,7 @@ class _Intervention:
     def _store(self) -> Turn[None]:
         """Put on record what was noted, and only then publish the verdicts."""
         yield from self.record.store()
-        to_answer, self._to_answer = self._to_answer, []
-        for verdict in to_answer:
-            self.record.answer(verdict)
+        self._verdicts.publish()
 
     def _enter(self, phase: str, channels: tuple[ChannelName, ...] = ()) -> None:
         self.record.data({NUMBER_OF_RETRIES: self._retries})

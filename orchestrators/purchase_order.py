@@ -1,7 +1,7 @@
 """Purchase order: approved at once below 1,000, else by a person within a time."""
 
 from collections.abc import Generator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from durabletask import task
@@ -17,7 +17,7 @@ from contracts.purchase_order import (
     PurchaseOrderInput,
     PurchaseOrderOutcome,
 )
-from orchestrators.human_step import ask, event_or_deadline
+from orchestrators.human_step import EXECUTION_TIMED_OUT, ExecutionTimedOut, ask, end_of, event_or_deadline
 from orchestrators.retries import EFFECT
 from orchestrators.run_record import RunRecord
 
@@ -32,18 +32,20 @@ def purchase_order(
     """Approve a purchase order and place it, or cancel it.
 
     Takes a ``PurchaseOrderInput``, gives a ``PurchaseOrderOutcome``; waits for ``approval_event`` with an
-    ``ApprovalEvent``. Fails when the order cannot be placed or cancelled after all retries.
+    ``ApprovalEvent``. Fails when the order cannot be placed or cancelled after all retries, and, with the order
+    cancelled, when nobody decides within its execution timeout.
     """
     asked = PurchaseOrderInput.model_validate(request)
     order = asked.order
     record = RunRecord(ctx)
+    ends_at = end_of(ctx, asked.execution_timeout)
 
     if order.total < APPROVAL_LIMIT:
         record.enter("placing_order")
         record.note("started", after="placing_order", channel="api", payload=request)
         record.note("auto_approved")
         yield from record.store()
-        yield _effect(ctx, place_order, order)
+        yield _effect(ctx, record, place_order, order)
         record.note("placed", after="auto_approved")
         record.note("ended")
         yield from record.store()
@@ -56,7 +58,7 @@ def purchase_order(
     yield from ask(
         ctx,
         record,
-        _approval_mail(ctx.instance_id, asked),
+        _approval_mail(ctx.instance_id, record.run, asked),
         kind="purchase_order",
         title=f"{order.quantity} of {order.product}, {order.total:,.2f} in all"[:200],
         event=APPROVAL_EVENT,
@@ -64,19 +66,18 @@ def purchase_order(
         path=path_to("/status/{}", ctx.instance_id),
     )
 
-    event = yield from event_or_deadline(ctx, APPROVAL_EVENT, ApprovalEvent, deadline, record.set_aside)
-    record.close_wait()
+    try:
+        event = yield from event_or_deadline(
+            ctx, APPROVAL_EVENT, ApprovalEvent, deadline, record.set_aside, ends_at=ends_at
+        )
+    except ExecutionTimedOut:
+        yield from _cancel(ctx, record, order, ends_at, phase=EXECUTION_TIMED_OUT, detail="execution timeout")
+        raise
     if event is None:
-        record.note("timed_out", after="cancelling_order", channel="timer")
-        yield from record.store()
-        record.enter("cancelling_order", deadline=deadline)
-        yield _effect(ctx, cancel_order, order)
-        record.note("cancelled", after="timed_out")
-        record.note("ended")
-        yield from record.store()
-        record.enter("timed_out", deadline=deadline)
+        yield from _cancel(ctx, record, order, deadline, phase="timed_out")
         return record.outcome(PurchaseOrderOutcome(status="Cancelled due to timeout", order_id=order.order_id))
 
+    record.close_wait()
     decision = Decision(
         approved=event.approved,
         by=event.approver_name,
@@ -95,7 +96,7 @@ def purchase_order(
     )
     yield from record.store()
     record.enter(phase, decision=decision)
-    yield _effect(ctx, place_order if decision.approved else cancel_order, order)
+    yield _effect(ctx, record, place_order if decision.approved else cancel_order, order)
     record.note("placed" if decision.approved else "cancelled", after=decision.outcome)
     record.note("ended")
     yield from record.store()
@@ -111,15 +112,39 @@ def purchase_order(
     )
 
 
-def _effect(ctx: task.OrchestrationContext, activity: task.Activity[Any, Any], order: PurchaseOrder) -> task.Task[Any]:
-    effect = OrderEffect(instance_id=ctx.instance_id, order=order)
+def _cancel(
+    ctx: task.OrchestrationContext,
+    record: RunRecord,
+    order: PurchaseOrder,
+    deadline: datetime | None,
+    *,
+    phase: str,
+    detail: str | None = None,
+) -> Generator[task.Task[Any], Any]:
+    """Cancel an order that nobody decided on in time, and end in ``phase``."""
+    record.close_wait()
+    record.note("timed_out", after="cancelling_order", channel="timer", detail=detail)
+    yield from record.store()
+    record.enter("cancelling_order", deadline=deadline)
+    yield _effect(ctx, record, cancel_order, order)
+    record.note("cancelled", after=phase)
+    record.note("ended")
+    yield from record.store()
+    record.enter(phase, deadline=deadline)
+
+
+def _effect(
+    ctx: task.OrchestrationContext, record: RunRecord, activity: task.Activity[Any, Any], order: PurchaseOrder
+) -> task.Task[Any]:
+    effect = OrderEffect(instance_id=ctx.instance_id, run=record.run, order=order)
     return ctx.call_activity(activity, input=effect.plain(), retry_policy=EFFECT)
 
 
-def _approval_mail(instance_id: str, asked: PurchaseOrderInput) -> ApprovalMail:
+def _approval_mail(instance_id: str, run: str, asked: PurchaseOrderInput) -> ApprovalMail:
     order = asked.order
     return ApprovalMail(
         instance_id=instance_id,
+        run=run,
         number=1,
         to=asked.approvers,
         subject=f"Please approve purchase order {order.order_id}",

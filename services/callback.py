@@ -6,21 +6,18 @@ https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-w
 import base64
 import binascii
 import hmac
-import re
+from contextlib import closing
 
 import requests
+from requests.adapters import HTTPAdapter
 
+from services.addresses import Address, check_address
 from services.clock import now
 from settings import get_settings
 
 SECONDS = 10.0
 """How long the receiver may take to connect, and for each part of its answer's head."""
 
-_URL = re.compile(
-    r"(https?)://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{1,5}))?(?:[/?#][!-~]*)?", re.IGNORECASE | re.ASCII
-)
-_LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
-_DEFAULT_PORTS = {"http": "80", "https": "443"}
 _HOW_TO = "python -c 'import base64, secrets; print(\"whsec_\" + base64.b64encode(secrets.token_bytes(32)).decode())'"
 
 
@@ -31,20 +28,7 @@ def check_callback_key() -> None:
 
 def check_callback(url: str) -> None:
     """Raise ``ValueError``, with a sentence for who sent it, unless outcomes may be posted to this address."""
-    found = _URL.fullmatch(url)
-    if found is None:
-        raise ValueError(
-            "callback_url has to be an address as in https://host/path, with the host in ASCII and no user name"
-        )
-    scheme, host, port = found[1].lower(), found[2].lower(), found[3]
-    if scheme == "http" and host not in _LOOPBACK:
-        raise ValueError("callback_url has to be https, so that nobody on the way can read the outcome")
-    named = host if port is None or port == _DEFAULT_PORTS[scheme] else f"{host}:{port}"
-    allowed = [each.strip().lower() for each in get_settings().callback_hosts.split(",")]
-    if named not in filter(None, allowed):
-        raise ValueError(f"outcomes are not posted to {named[:100]}: the setting CALLBACK_HOSTS does not name it")
-    if not _keys():
-        raise ValueError("outcomes are not posted: the setting CALLBACK_KEY, which signs them, is not set")
+    _check(url)
 
 
 def post(url: str, message_id: str, body: bytes, *, seconds: float = SECONDS) -> int:
@@ -53,7 +37,7 @@ def post(url: str, message_id: str, body: bytes, *, seconds: float = SECONDS) ->
     ``message_id`` is ASCII without dots, and the same for each repetition. Redirects are not followed, and the body of
     the answer is not read. Raises ``ValueError`` as ``check_callback`` does, and ``OSError`` when no answer comes.
     """
-    check_callback(url)
+    host = _check(url).host
     timestamp = str(int(now().timestamp()))
     signed = b".".join([message_id.encode("ascii"), timestamp.encode(), body])
     signatures = [base64.b64encode(hmac.digest(key, signed, "sha256")).decode() for key in _keys()]
@@ -65,12 +49,11 @@ def post(url: str, message_id: str, body: bytes, *, seconds: float = SECONDS) ->
         "webhook-signature": " ".join(f"v1,{signature}" for signature in signatures),
     }
     problem = "it cannot be reached"
-    with requests.Session() as session:
-        session.trust_env = False  # no proxies, no passwords out of a .netrc
+    # No session, which would use proxies and passwords of the machine, and read the body of a redirect to its end.
+    with closing(HTTPAdapter()) as adapter:
         try:
-            with session.post(
-                url, data=body, headers=headers, timeout=seconds, allow_redirects=False, stream=True
-            ) as answer:
+            request = requests.Request("POST", url, headers, data=body).prepare()
+            with adapter.send(request, stream=True, timeout=seconds) as answer:
                 return answer.status_code
         except requests.Timeout:
             problem = f"it did not answer in {seconds:g} seconds"
@@ -79,12 +62,14 @@ def post(url: str, message_id: str, body: bytes, *, seconds: float = SECONDS) ->
         except requests.RequestException as error:
             problem += f" ({type(error).__name__})"
     # Without what came before it: it holds the address, in which there may be a password.
-    raise OSError(f"The outcome could not be posted to {_host(url)}: {problem}")
+    raise OSError(f"The outcome could not be posted to {host}: {problem}")
 
 
-def _host(url: str) -> str:
-    found = _URL.fullmatch(url)
-    return found[2].lower() if found is not None else "this address"
+def _check(url: str) -> Address:
+    address = check_address(url, name="callback_url", setting="CALLBACK_HOSTS", hosts=get_settings().callback_hosts)
+    if not _keys():
+        raise ValueError("outcomes are not posted: the setting CALLBACK_KEY, which signs them, is not set")
+    return address
 
 
 def _keys() -> list[bytes]:

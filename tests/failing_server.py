@@ -81,7 +81,9 @@ def half_a_body(status: int = 200) -> Reply:
 
 def broken_chunk() -> Reply:
     """A chunk that ends before it should."""
-    return Reply(200, b'9\r\n{"half": \r\n40\r\n1', {"Transfer-Encoding": "chunked", "Content-Type": "application/json"})
+    return Reply(
+        200, b'9\r\n{"half": \r\n40\r\n1', {"Transfer-Encoding": "chunked", "Content-Type": "application/json"}
+    )
 
 
 def no_http() -> Reply:

@@ -31,7 +31,8 @@ from contracts.audit import Entry
 from contracts.base import as_utc_text, path_to
 from contracts.form import check_form, wrong_answers
 from contracts.human_step import Progress
-from errors import AlreadyStarted, Conflict, CountersignError, Forbidden, TooLate, Unprocessable
+from contracts.start import StartOptions
+from errors import Conflict, CountersignError, Forbidden, TooLate, Unprocessable
 from orchestrators.approval import approval
 from orchestrators.approval_desk import DECISION
 from services import trail
@@ -42,7 +43,7 @@ from triggers.ask_run import Asked, Rules, ask_run, is_over
 from triggers.decide import AskedDecision, answer_decision, decide
 from triggers.instances import ENDED, describe, find, progress_of, run_of, start
 from triggers.story import history_of, rounds_of
-from triggers.web import answer, check, decision_id_of, idempotency_key_of, instance_id_of, read_body
+from triggers.web import answer, check, decision_id_of, idempotency_key_of, instance_id_of, read_body, read_query
 
 WORKFLOW = approval.__name__
 
@@ -50,6 +51,7 @@ ENDED_PHASES = {
     "timed_out": "The time to decide was up.",
     "withdrawn": "The requester has withdrawn this.",
     "failed": "The time to decide was up, and the run failed, as the request says.",
+    "execution_timed_out": "The run took too long, and was ended.",
 }
 """The phases of a run that has ended without a decision, though it may have its last mails to send."""
 
@@ -81,10 +83,14 @@ _LOGGER = logging.getLogger(__name__)
 async def start_approval(req: func.HttpRequest, client: DurableFunctionsClient) -> func.HttpResponse:
     """``POST /api/requests``: 202 with ``request_id``, ``approval_url`` and ``status_url``.
 
-    With an ``Idempotency-Key`` that came before, with the same body, it gives the request that is there.
+    With an ``Idempotency-Key`` that came before, with the same body, it gives the request that is there. One with a key
+    replaces none unless it says so: a repetition that comes late would start a request once more.
     """
+    options = read_query(req, StartOptions)
     body = read_body(req, StartApproval)
     key = idempotency_key_of(req, body.idempotency_key)
+    if key and options.id_reuse_policy is None:
+        options = options.model_copy(update={"id_reuse_policy": "DISALLOW_REUSE"})
     check(check_form, "form", body.form)
     check(check_callback, "callback_url", body.callback_url)
     given = ApprovalInput.model_validate(
@@ -92,11 +98,9 @@ async def start_approval(req: func.HttpRequest, client: DurableFunctionsClient) 
         | {"mailbox": None if body.stages else get_settings().approval_requests_to, "idempotency_key": key}
     )
     request_id = body.request_id or (f"{WORKFLOW}-{uuid5(NAMESPACE_URL, key)}" if key else None)
-    try:
-        request_id = await start(client, WORKFLOW, request_id, given)
-    except AlreadyStarted:
-        if not key or request_id is None or not await _is_repetition(client, request_id, given):
-            raise
+    request_id = await start(
+        client, WORKFLOW, request_id, given, options, is_repetition=lambda there: _is_repetition(there, given)
+    )
     links = {"approval_url": _approval_url(request_id), "status_url": _status_url(request_id)}
     return answer({"request_id": request_id, **links}, 202, {"Location": links["status_url"]})
 
@@ -261,18 +265,18 @@ def _check_answers(body: Vote, state: OrchestrationState) -> None:
         raise Unprocessable("The answers do not fit the form of the request.", errors=fields, code="answers_wrong")
 
 
-async def _is_repetition(client: DurableFunctionsClient, request_id: str, given: ApprovalInput) -> bool:
+def _is_repetition(there: OrchestrationState, given: ApprovalInput) -> bool:
     """Whether the request that has this id was started with the same key, and the same body."""
-    state = await client.get_orchestration_state(request_id)
-    if state is None or state.name != WORKFLOW or not state.serialized_input:
+    if given.idempotency_key is None or there.name != WORKFLOW or not there.serialized_input:
         return False
     try:
-        there = ApprovalInput.model_validate_json(state.serialized_input)
+        before = ApprovalInput.model_validate_json(there.serialized_input)
     except ValueError:
         return False
-    if there.idempotency_key != given.idempotency_key:
+    if before.idempotency_key != given.idempotency_key:
         return False
-    if there.model_copy(update={"mailbox": given.mailbox, "carried": None}) != given:
+    in_no_body = {name: getattr(given, name) for name in ("mailbox", "execution_timeout")} | {"carried": None}
+    if before.model_copy(update=in_no_body) != given:
         raise Unprocessable("This Idempotency-Key came before with another request. Use a new one for each.")
     return True
 

@@ -1,10 +1,9 @@
 """Starting, finding and describing the instances of one workflow."""
 
-import json
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
 from typing import Any
-from uuid import uuid4
 
-import grpc
 from azure.durable_functions import DurableFunctionsClient
 from durabletask.client import (
     OrchestrationQuery,
@@ -12,32 +11,23 @@ from durabletask.client import (
     OrchestrationStatus,
     parse_orchestration_state,
 )
+from durabletask.internal import orchestrator_service_pb2 as pb
 from durabletask.internal.client_helpers import build_query_instances_req
 from google.protobuf.wrappers_pb2 import StringValue
 
-from contracts.audit import TrailHead
-from contracts.base import Contract, as_utc_text
-from contracts.human_step import Progress
-from errors import AlreadyStarted, NotFound
+from contracts.base import as_utc_text
+from errors import NotFound
+from triggers.starting import start
+from triggers.states import ENDED, head_of, progress_of, run_of, value_of
 
-ENDED = (OrchestrationStatus.COMPLETED, OrchestrationStatus.FAILED, OrchestrationStatus.TERMINATED)
+__all__ = ["ENDED", "describe", "find", "head_of", "page_of", "progress_of", "run_of", "start"]
 
 
-async def start(client: DurableFunctionsClient, workflow: str, given_id: str | None, contract: Contract) -> str:
-    """Start ``workflow`` and return its instance id: the given one, or ``<workflow>-<uuid4>``.
+@dataclass
+class NotBegun(OrchestrationState):
+    """The state of a run that begins at a time to come."""
 
-    Raises ``AlreadyStarted`` when an instance has the given id.
-    """
-    instance_id = given_id or f"{workflow}-{uuid4()}"
-    taken = AlreadyStarted(f"The id '{instance_id}' is in use. Choose another one.", instance_id=instance_id)
-    if given_id is not None and await client.get_orchestration_state(instance_id, fetch_payloads=False) is not None:
-        raise taken
-    try:
-        return await client.schedule_new_orchestration(workflow, input=contract.plain(), instance_id=instance_id)
-    except grpc.RpcError as error:
-        if error.code() == grpc.StatusCode.ALREADY_EXISTS:
-            raise taken from None
-        raise
+    starts_at: datetime | None = None
 
 
 async def find(client: DurableFunctionsClient, workflow: str, instance_id: str) -> OrchestrationState:
@@ -45,44 +35,26 @@ async def find(client: DurableFunctionsClient, workflow: str, instance_id: str) 
     state = await client.get_orchestration_state(instance_id)
     if state is None or state.name != workflow:
         raise NotFound(f"There is no {workflow.replace('_', ' ')} with the id '{instance_id}'.")
-    return state
+    return await _with_its_start(client, state) if state.runtime_status is OrchestrationStatus.PENDING else state
 
 
-def progress_of(state: OrchestrationState) -> Progress | None:
-    """Return what the run says of itself, or None before it said anything."""
-    if not state.serialized_custom_status:
-        return None
-    return Progress.model_validate_json(state.serialized_custom_status)
-
-
-def head_of(state: OrchestrationState | None) -> TrailHead | None:
-    """Return how far an instance says that its trail goes; None when it says nothing."""
-    if state is None:
-        return None
-    try:
-        if state.runtime_status is OrchestrationStatus.COMPLETED:  # else it is what somebody gave who terminated it
-            output = _json(state.serialized_output)
-            if isinstance(output, dict) and output.get("trail") is not None:
-                return TrailHead.model_validate(output["trail"])
-        progress = progress_of(state)
-    except ValueError:
-        return None
-    return progress.trail if progress is not None else None
-
-
-def run_of(state: OrchestrationState) -> str:
-    """Return the stamp of an instance's run, by which the records know it; made up for one from before the records."""
-    head = head_of(state)
-    return head.run if head is not None else f"{state.created_at:%Y%m%dT%H%M%S%f}Z"
+async def _with_its_start(client: DurableFunctionsClient, state: OrchestrationState) -> OrchestrationState:
+    """Return the state with the time at which the run begins, where the task hub tells; the client leaves it out."""
+    response = await client._get_stub().GetInstance(pb.GetInstanceRequest(instanceId=state.instance_id))
+    found = response.orchestrationState
+    if not found.HasField("scheduledStartTimestamp"):
+        return state
+    known = {field.name: getattr(state, field.name) for field in fields(state)}
+    return NotBegun(**known, starts_at=found.scheduledStartTimestamp.ToDatetime(tzinfo=UTC))
 
 
 def describe(state: OrchestrationState) -> dict[str, Any]:
     """Return what every workflow shows of an instance.
 
     ``status`` is the outcome in the words of the workflow, or ``Pending``, ``Failed``, ``Terminated``; ``error`` says
-    why a run failed.
+    why a run failed. ``starts_at`` is there for a run that begins at a time to come, where that is known.
     """
-    output = _json(state.serialized_output)
+    output = value_of(state.serialized_output)
     completed = state.runtime_status is OrchestrationStatus.COMPLETED
     outcome = output.get("status") if completed and isinstance(output, dict) else None
     ended = state.runtime_status in ENDED
@@ -91,19 +63,12 @@ def describe(state: OrchestrationState) -> dict[str, Any]:
         "runtime_status": state.runtime_status.name,
         "created_at": as_utc_text(state.created_at),
         "last_updated_at": as_utc_text(state.last_updated_at),
-        "input": _json(state.serialized_input),
-        "custom_status": _json(state.serialized_custom_status),
+        "input": value_of(state.serialized_input),
+        "custom_status": value_of(state.serialized_custom_status),
         "output": output,
         "error": state.failure_details.message if state.failure_details is not None else None,
+        **({"starts_at": as_utc_text(state.starts_at)} if isinstance(state, NotBegun) and state.starts_at else {}),
     }
-
-
-def _json(payload: str | None) -> Any:
-    # What was given to a termination is text, not JSON, where the management API or a dashboard gave it.
-    try:
-        return json.loads(payload) if payload else None
-    except ValueError:
-        return payload
 
 
 async def page_of(

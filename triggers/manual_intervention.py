@@ -6,7 +6,7 @@ from typing import Literal
 import azure.functions as func
 from azure.durable_functions import DurableFunctionsClient
 
-from contracts.manual_intervention import ManualInterventionInput, Message, Publication, StartIntervention
+from contracts.manual_intervention import ManualInterventionInput, Message, Publication, StartManualIntervention
 from errors import Conflict, CountersignError
 from orchestrators.human_step import EXECUTION_TIMED_OUT
 from orchestrators.manual_intervention import MAX_RETRIES, NUMBER_OF_RETRIES, OR, PUBLISH, manual_intervention
@@ -28,15 +28,15 @@ RULES = Rules(
 )
 
 
-async def start_intervention(req: func.HttpRequest, client: DurableFunctionsClient) -> func.HttpResponse:
+async def start_manual_intervention(req: func.HttpRequest, client: DurableFunctionsClient) -> func.HttpResponse:
     """``GET`` or ``POST /design-pattern/intervention/start``: 200 with the id of the run as text."""
     refuse_to_be_embedded(req)
-    asked = read_query(req, StartIntervention)
+    asked = read_query(req, StartManualIntervention)
     given = ManualInterventionInput(execution_timeout=asked.execution_timeout)
     return answer_text(await start(client, WORKFLOW, asked.workflow_id, given, options=asked))
 
 
-async def get_intervention(req: func.HttpRequest, client: DurableFunctionsClient) -> func.HttpResponse:
+async def get_manual_intervention(req: func.HttpRequest, client: DurableFunctionsClient) -> func.HttpResponse:
     """``GET /design-pattern/intervention/status/{workflow_id}``: what is going on, and what can be sent now."""
     workflow_id = instance_id_of(req, "workflow_id")
     state = await find(client, WORKFLOW, workflow_id)

@@ -4,23 +4,25 @@ import azure.functions as func
 from azure.durable_functions import DurableFunctionsClient
 
 from contracts.purchase_order import ApprovalEvent, OrderDecision, PurchaseOrder, PurchaseOrderInput, StartPurchaseOrder
+from contracts.start import StartOptions
 from orchestrators.purchase_order import APPROVAL_EVENT, purchase_order
 from settings import get_settings
 from triggers.decide import AskedDecision, answer_decision, decide
 from triggers.instances import describe, find, start
-from triggers.web import answer, decision_id_of, instance_id_of, read_body
+from triggers.web import answer, decision_id_of, instance_id_of, read_body, read_query
 
 WORKFLOW = purchase_order.__name__
 
 
 async def start_purchase_order(req: func.HttpRequest, client: DurableFunctionsClient) -> func.HttpResponse:
     """``POST /start-purchase-order``: 202 with ``instance_id`` and ``message``."""
+    options = read_query(req, StartOptions)
     body = read_body(req, StartPurchaseOrder)
     settings = get_settings()
     timeout = body.timeout_seconds or settings.purchase_order_timeout_hours * 3600
     order = PurchaseOrder.model_validate(body.model_dump(include=set(PurchaseOrder.model_fields)))
     given = PurchaseOrderInput(order=order, timeout_seconds=timeout, approvers=(settings.approval_requests_to,))
-    instance_id = await start(client, WORKFLOW, body.instance_id, given)
+    instance_id = await start(client, WORKFLOW, body.instance_id, given, options)
     message = (
         f"Purchase order {body.order_id} was started. If it needs an approval, POST the decision to "
         f"/signal-approval/{instance_id}."

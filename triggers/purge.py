@@ -2,20 +2,17 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
 from datetime import UTC, timedelta
 
 import azure.functions as func
 from azure.durable_functions import DurableFunctionsClient
 from durabletask.client import OrchestrationQuery, OrchestrationState
 
-from contracts.audit import TrailHead
-from services import clock, documents, shown, trail, waits
+from services import clock, documents, shown, waits
 from services.record_store import RecordStore, get_record_store
-from services.trail import Kept
 from settings import get_settings
 from triggers.instances import ENDED, run_of
-from triggers.verifying import note_end, whole
+from triggers.verifying import note_purge, whole
 from triggers.windows import WORKFLOWS, look_through_instances, told
 
 _LOGGER = logging.getLogger(__name__)
@@ -56,7 +53,7 @@ async def _purge_when_due(client: DurableFunctionsClient, store: RecordStore, st
         return "broken"
     for chain in found.chains:
         if chain.run is not None and chain.anchored_by == "history":
-            await asyncio.to_thread(_note_purge, store, current, chain.run, rows.runs.get(chain.run, []))
+            await asyncio.to_thread(note_purge, store, current, chain.run, rows.runs.get(chain.run, []))
         elif chain.run == run_of(current):
             return "kept"  # its history could not be read
     # The waits first: what is left of an instance that is gone, nobody would look for.
@@ -65,27 +62,6 @@ async def _purge_when_due(client: DurableFunctionsClient, store: RecordStore, st
     await asyncio.to_thread(documents.forget, store, state.instance_id)
     await client.purge_orchestration(state.instance_id)
     return "purged"
-
-
-def _note_purge(store: RecordStore, state: OrchestrationState, run: str, kept: Sequence[Kept]) -> None:
-    """Note how far the chain of the run goes whose history is purged; what became of others of its id is not known."""
-    last = kept[-1].entry if kept else None
-    if last is None:
-        return
-    ended = state.last_updated_at.replace(tzinfo=UTC)
-    note_end(store, state.instance_id, run, state.runtime_status.name.lower(), ended)
-    anchor = TrailHead(run=run, entries=len(kept), stored=len(kept), head=last.hash)
-    trail.append(
-        store,
-        state.instance_id,
-        get_settings().audit_keys,
-        action="purged",
-        at=clock.now(),
-        run=run,
-        anchor=anchor,
-        channel="timer",
-        once=True,
-    )
 
 
 def _retention(workflow: str) -> timedelta:

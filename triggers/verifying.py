@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 
 import grpc
 from azure.durable_functions import DurableFunctionsClient
@@ -12,15 +12,15 @@ from durabletask.history import HistoryEvent, TaskCompletedEvent, TaskScheduledE
 from pydantic import ValidationError
 
 from activities.records import record
-from contracts.audit import Entry, TrailHead
+from contracts.audit import Channel, Entry, TrailHead
 from contracts.records import RecordBatch
-from services import trail
+from services import clock, trail
 from services.record_store import RecordStore
 from services.records import put_on_record
-from services.trail import Trail
+from services.trail import Kept, Trail
 from services.verification import Verified, verify
 from settings import get_settings
-from triggers.instances import head_of
+from triggers.states import head_of
 
 LOOKS = 10
 """How often a trail is read anew because another run has the id meanwhile, or none."""
@@ -100,7 +100,11 @@ async def _known(client: DurableFunctionsClient, instance_id: str) -> tuple[list
 
 async def batches(client: DurableFunctionsClient, instance_id: str) -> list[RecordBatch]:
     """Return all that a run has put on record, as its history has it. Raises ``grpc.RpcError``."""
-    history = await client.get_orchestration_history(instance_id)
+    return batches_in(instance_id, await client.get_orchestration_history(instance_id))
+
+
+def batches_in(instance_id: str, history: Iterable[HistoryEvent]) -> list[RecordBatch]:
+    """Return all that a run has put on record, from its history."""
     return [batch for _, batch in _batches(instance_id, history)]
 
 
@@ -124,3 +128,36 @@ def note_end(store: RecordStore, instance_id: str, run: str, how: str, at: datet
         return
     keys = get_settings().audit_keys
     trail.append(store, instance_id, keys, action="ended", at=at, run=run, after=how, channel="timer", once=True)
+
+
+def note_purge(
+    store: RecordStore,
+    state: OrchestrationState,
+    run: str,
+    kept: Sequence[Kept],
+    *,
+    channel: Channel = "timer",
+    detail: str | None = None,
+) -> None:
+    """Note how far the chain of the run goes whose history is purged; what became of others of its id is not known.
+
+    Raises ``RecordStoreError``.
+    """
+    last = kept[-1].entry if kept else None
+    if last is None:
+        return
+    ended = state.last_updated_at.replace(tzinfo=UTC)
+    note_end(store, state.instance_id, run, state.runtime_status.name.lower(), ended)
+    anchor = TrailHead(run=run, entries=len(kept), stored=len(kept), head=last.hash)
+    trail.append(
+        store,
+        state.instance_id,
+        get_settings().audit_keys,
+        action="purged",
+        at=clock.now(),
+        run=run,
+        anchor=anchor,
+        channel=channel,
+        detail=detail,
+        once=True,
+    )

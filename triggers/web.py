@@ -136,7 +136,7 @@ def read_query[Query: Contract](req: func.HttpRequest, contract: type[Query]) ->
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     name = str(first["loc"][0])[:60] if first["loc"] else "?"
     if first["type"] == "extra_forbidden":
-        known = ", ".join(contract.model_fields)
+        known = ", ".join(field.alias or name for name, field in contract.model_fields.items())
         raise BadRequest(f"There is no parameter '{name}' here; there are {known}.")
     raise BadRequest(f"The parameter '{name}' is wrong: {first['msg']}.")
 

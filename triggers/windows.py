@@ -13,7 +13,9 @@ from durabletask.client import OrchestrationQuery, OrchestrationState
 from contracts.records import Wait
 from orchestrators.approval import approval
 from orchestrators.guarded_call import guarded_call
+from orchestrators.manual_intervention import manual_intervention
 from orchestrators.purchase_order import purchase_order
+from orchestrators.refund import refund
 from services import waits
 from services.record_store import Change, RecordStore
 from triggers.instances import page_of
@@ -22,6 +24,8 @@ WORKFLOWS = {
     approval.__name__: "/api/requests/{}",
     purchase_order.__name__: "/status/{}",
     guarded_call.__name__: "/api/interventions/{}",
+    manual_intervention.__name__: "/design-pattern/intervention/status/{}",
+    refund.__name__: "/api/refunds/{}",
 }
 """The workflows, and where in the app people find their instances."""
 

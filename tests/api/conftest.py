@@ -1,10 +1,12 @@
 """The whole app behind the local host, one host for each test process."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.api.hosting import Hosting, hosting_on
 from tests.hosting import HostProcess, host_process
 
 
@@ -27,3 +29,9 @@ def session_client(host: HostProcess) -> Iterator[httpx.Client]:
 def client(session_client: httpx.Client) -> httpx.Client:
     """An HTTP client of the app."""
     return session_client
+
+
+@pytest.fixture
+def hosting(tmp_path: Path) -> Hosting:
+    """Runs the app on the test's data folder; the app that can be killed at a write with ``crashing``."""
+    return hosting_on(tmp_path)

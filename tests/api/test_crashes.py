@@ -5,18 +5,16 @@ import signal
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.hosting import HostProcess, host_process
+from tests.api.hosting import WHO, Hosting, data
 from tests.polling import until
 
-ROOT = Path(__file__).parents[2]
-CRASHING = Path(__file__).parent / "crashing_app"
 REQUEST = {"requester": "Alice", "item": "Vacation", "timeout_hours": 1, "request_id": "req"}
 ORDER = {"order_id": "o1", "cost": 500, "product": "Widget", "quantity": 2, "instance_id": "ord"}
 MANAGEMENT = "/runtime/webhooks/durabletask/instances"
@@ -33,32 +31,6 @@ ACTIONS = {
 }
 """What is told of each, but for the mails, which an approval does not stand still for."""
 MAILS = {"req": 2, "ord": 1}
-WHO = "boss@example.com"
-
-type Hosting = Callable[..., AbstractContextManager[tuple[HostProcess, httpx.Client]]]
-
-
-@pytest.fixture
-def hosting(tmp_path: Path) -> Hosting:
-    """Runs the app on the test's data folder; the app that can be killed at a write with ``crashing``."""
-    app = tmp_path / "app"
-    app.mkdir()
-    shutil.copy(CRASHING / "function_app.py", app)
-    shutil.copy(ROOT / "host.json", app)
-
-    @contextmanager
-    def run(*, crashing: bool = False, **settings: str) -> Iterator[tuple[HostProcess, httpx.Client]]:
-        environment = {"DECISION_WAIT_SECONDS": "0.2", "APPROVAL_REQUESTS_TO": WHO} | settings
-        app_dir = app if crashing else ROOT
-        with host_process(data(tmp_path), app_dir=app_dir, environment=environment) as host, host.client() as client:
-            yield host, client
-
-    return run
-
-
-def data(folder: Path) -> Path:
-    """The data folder of the test."""
-    return folder / "data"
 
 
 @contextmanager

@@ -30,6 +30,8 @@ FORM = {"type": "object", "properties": {"cost_centre": {"type": "string"}}, "re
 APPROVAL = {"approver_name": "ManagerX", "approved": True, "channel": "api"}
 DECISION = {"is_approved": True, "approver": "Manager", "comments": "Approved!", "decision_id": "d1", "channel": "api"}
 
+WAITING_FOR_APPROVAL = "waiting_for_approval"
+
 type Scenario = Callable[[Engine], str]
 
 
@@ -46,25 +48,44 @@ def approval(*events: Any, early: bool = False, ends: bool = True, hours: float 
     return scenario("approval", REQUEST | {"timeout_hours": hours} | asked, "decision", events, early=early, ends=ends)
 
 
+def guarded_call(*events: Any, ends: bool = True, fails: int = 9, **asked: Any) -> Scenario:
+    """A guarded call that gets these events, names with payloads, at its gate; without any, an hour passes."""
+    call = {"kind": "simulated", "fails": fails, "body": {"amount": 5}}
+    given = {"name": "charge", "call": call, "retry": {"attempts": 1}, "skippable": True, "editable": True} | asked
+    said = tuple((name, {"by": "Ann", "reason": "I know why", **payload}) for name, payload in events)
+    return scenario("guarded_call", given, "", said, early=False, ends=ends, wait="waiting_for_intervention")
+
+
 def vote(who: str, choice: str = "approve", **said: Any) -> dict[str, Any]:
     """What one of the people says, over the API."""
     return {"vote": choice, "approver": f"{who}@example.com", "decision_id": f"{who}-{choice}", "channel": "api"} | said
 
 
-def scenario(name: str, given: Any, event: str, events: tuple[Any, ...], *, early: bool, ends: bool) -> Scenario:
+def scenario(
+    name: str,
+    given: Any,
+    event: str,
+    events: tuple[Any, ...],
+    *,
+    early: bool,
+    ends: bool,
+    wait: str = WAITING_FOR_APPROVAL,
+) -> Scenario:
     """Make a scenario: start, raise the events, wait for the end or for the wait."""
 
     def play(engine: Engine) -> str:
         instance = engine.start(name, given)
         if not ends or (events and not early):
-            engine.phase(instance, "waiting_for_approval")
+            engine.phase(instance, wait)
         for each in events:
+            if wait != WAITING_FOR_APPROVAL:
+                engine.phase(instance, wait)
             what, payload = each if isinstance(each, tuple) else (event, each)
             engine.event(instance, what, payload)
         if ends and not events:
             engine.advance(seconds=3600)
         if ends:
-            engine.output(instance)
+            engine.end(instance)
         return instance
 
     return play
@@ -126,6 +147,23 @@ SCENARIOS: dict[str, dict[str, Scenario]] = {
             reminders={"every": 0.1, "max": 1},
         ),
         "approved_by_time": approval(hours=0.5, approvers=PEOPLE[:1], on_timeout="approve", reminders=[0.25]),
+    },
+    "guarded_call": {
+        "worked": guarded_call(fails=0),
+        "tried_again": guarded_call(fails=2, retry={"attempts": 3}),
+        "retried": guarded_call(("retry", {}), fails=1),
+        "edited": guarded_call(
+            ("edit", {"body": {"cost_centre": 7}}), ("edit", {"body": {"cost_centre": "X1"}}), fails=1, schema=FORM
+        ),
+        "skipped": guarded_call(("retry", {}), ("skip", {"result": {"id": 7}})),
+        "failed": guarded_call(
+            ("fail", {"decision_id": "f1"}), assigned_to=[{"email": "a@example.com", "name": "Ann"}]
+        ),
+        "nobody_acted": guarded_call(deadline=0.5, reminders=[0.25]),
+        "skipped_by_time": guarded_call(deadline=0.5, on_deadline="skip", substitute={"id": 0}),
+        "escalated": guarded_call(deadline=0.4, on_deadline="escalate", escalate_to=PEOPLE),
+        "took_too_long": guarded_call(execution_timeout=600),
+        "waiting": guarded_call(ends=False),
     },
 }
 

@@ -24,12 +24,12 @@ def order(cost: float = 500, quantity: int = 2, timeout_seconds: float = 60) -> 
 
 def placed(data_folder: Path) -> list[str]:
     """The ids of the instances whose orders were placed."""
-    return sorted(file.stem for file in (data_folder / "orders" / "placed").glob("*.json"))
+    return sorted(file.stem.rpartition(".")[0] for file in (data_folder / "orders" / "placed").glob("*.json"))
 
 
 def cancelled(data_folder: Path) -> list[str]:
     """The ids of the instances whose orders were cancelled."""
-    return sorted(file.stem for file in (data_folder / "orders" / "cancelled").glob("*.json"))
+    return sorted(file.stem.rpartition(".")[0] for file in (data_folder / "orders" / "cancelled").glob("*.json"))
 
 
 @pytest.mark.parametrize(("cost", "quantity"), [(999.99, 1), (0, 1), (33.33, 30), (0.001, 999_999)])

@@ -445,7 +445,7 @@ def test_a_decision_that_is_not_on_record_takes_no_effect_and_shows_no_verdict(
         engine.event(instance, "approval_event", APPROVAL)
         engine.advance(minutes=20)
         assert engine.status(instance)["decision"] is None
-        assert not list(data_folder.glob(f"orders/*/{instance}.json"))
+        assert not list(data_folder.glob(f"orders/*/{instance}.*json"))
         assert waits_of(instance)[0][1]
     engine.advance(minutes=30)
     assert engine.output(instance)["status"] == "Approved by Boss"

@@ -229,9 +229,9 @@ def test_orders_survive_hosts_that_are_killed_at_any_moment(tmp_path: Path) -> N
         wrong = {each: ends[each] for each, outcome in orders.outcomes.items() if ends[each] != told[outcome]}
         assert not wrong
         assert set(ends.values()) <= set(told.values())
-        placed = {each.stem for each in (tmp_path / "orders" / "placed").iterdir()}
+        placed = {each.stem.rpartition(".")[0] for each in (tmp_path / "orders" / "placed").iterdir()}
         assert {each for each, shown in ends.items() if shown == told["approved"]} <= placed
-        cancelled = {each.stem for each in (tmp_path / "orders" / "cancelled").iterdir()}
+        cancelled = {each.stem.rpartition(".")[0] for each in (tmp_path / "orders" / "cancelled").iterdir()}
         assert not placed & cancelled
         page = client.get(f"{MANAGEMENT}/instances?runtimeStatus=Pending,Failed").json()
         assert page == []
