@@ -264,9 +264,10 @@ class RetryEvent(RetryCommand):
     link: FromLink | None = None
 
 
-class EditEvent(EditCommand):
-    """The payload of the event ``edit``."""
+class EditEvent(GateCommand):
+    """The payload of the event ``edit``. A body that is left out is null, as events come without what is null."""
 
+    body: ShortJson = None
     channel: Door | None = None
     link: FromLink | None = None
 

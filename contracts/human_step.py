@@ -126,7 +126,8 @@ class Gate(Contract):
 
     ``number`` counts the gates of a run from 1, ``shown`` is the SHA-256 of what this one shows, ``fingerprint`` names
     the error. ``actions`` are those that are open now; none when the gate is closed. ``attempts`` were made so far,
-    ``retries_left`` how often people may retry. ``last`` is what was done last at a gate.
+    ``retries_left`` how often people may retry. ``escalated`` says that others are asked too by now; ``last`` is what
+    was done last at a gate.
     """
 
     number: int
@@ -135,6 +136,7 @@ class Gate(Contract):
     actions: Annotated[tuple[str, ...], Field(strict=False)] = ()
     attempts: int
     retries_left: int
+    escalated: bool = False
     last: GateAction | None = None
 
 

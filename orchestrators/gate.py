@@ -125,6 +125,8 @@ class Gatekeeper:
         self._record.note("escalated", people=tuple(person.email for person in self._asked.escalate_to))
         self._record.change_wait(addresses)
         self._record.extend_wait(self.deadline)
+        assert self._gate is not None
+        self._gate = self._gate.model_copy(update={"escalated": True})
         self._mail("gate_escalated", self._asked.escalate_to)
 
     # Who may do what

@@ -186,7 +186,7 @@ class _GuardedCall:
         refusal = self._gate.why_not(event, ACTIONS[type(event)])
         if refusal is not None or not isinstance(event, EditEvent):
             return refusal
-        if event.body == self._call.body and type(event.body) is type(self._call.body):
+        if digest_of(event.body) == digest_of(self._call.body):
             return "unchanged"
         if self._asked.body_schema is None:
             return None

@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from contextlib import closing, suppress
 from email.message import Message
 from functools import cache
-from http.client import HTTPConnection, HTTPException, HTTPResponse, IncompleteRead, RemoteDisconnected
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from threading import Event, Thread
 from typing import NamedTuple, Self
 from urllib.parse import quote, urlsplit
 
-from requests.certs import where
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from contracts.guarded_call import Problem
 from services.addresses import Address
@@ -89,7 +89,7 @@ class Deadline:
 
 
 def exchange(
-    address: Address, method: str, url: str, headers: Mapping[str, str], body: bytes | None, deadline: Deadline
+    address: Address, method: str, url: str, headers: Mapping[str, str], *, body: bytes | None, deadline: Deadline
 ) -> Received:
     """Send a request, whose headers are ASCII, and return what came of it. Raises ``NoAnswer`` when nothing did."""
     with closing(_connected(address, deadline)) as connection:
@@ -118,7 +118,7 @@ def _connected(address: Address, deadline: Deadline) -> HTTPConnection:
 
 @cache
 def _tls() -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=where())
+    return ssl.create_default_context(cafile=DEFAULT_CA_BUNDLE_PATH)
 
 
 def _not_connected(address: Address, deadline: Deadline, error: OSError | UnicodeError) -> NoAnswer:
@@ -127,18 +127,16 @@ def _not_connected(address: Address, deadline: Deadline, error: OSError | Unicod
     if isinstance(error, ssl.SSLCertVerificationError):
         return NoAnswer("tls", f"{address.named} cannot be trusted: {error.verify_message}.")
     if isinstance(error, ssl.SSLError):
-        return NoAnswer("tls", f"{address.named} does not speak TLS as it should: {error.reason}.")
-    if isinstance(error, UnicodeError):
-        return NoAnswer("unreachable", f"{address.named} cannot be reached: its name cannot be looked up.")
-    return NoAnswer("unreachable", f"{address.named} cannot be reached: {error.strerror}.")
+        return NoAnswer("tls", f"{address.named} does not speak TLS as it should: {error.reason or 'it broke off'}.")
+    why = error.strerror if isinstance(error, OSError) else "its name cannot be looked up"
+    return NoAnswer("unreachable", f"{address.named} cannot be reached: {why or 'no connection'}.")
 
 
 def _no_answer(address: Address, deadline: Deadline, error: OSError | HTTPException) -> NoAnswer:
     if deadline.is_over or isinstance(error, TimeoutError):
         return _too_late(address, deadline)
-    if isinstance(error, OSError | RemoteDisconnected):
-        return NoAnswer("unreadable", f"{address.named} closed the connection without an answer.")
-    return NoAnswer("unreadable", f"{address.named} gave an answer that is not HTTP.")
+    said = "closed the connection without an answer" if isinstance(error, OSError) else "gave an answer that is no HTTP"
+    return NoAnswer("unreadable", f"{address.named} {said}.")
 
 
 def _too_late(address: Address, deadline: Deadline) -> NoAnswer:
@@ -157,18 +155,18 @@ def _read(answer: HTTPResponse, address: Address, deadline: Deadline) -> tuple[b
     if encoding not in ("identity", "gzip", "x-gzip", "deflate"):
         return b"", NoAnswer("unreadable", f"The answer of {address.named} has an encoding that was not asked for.")
     unpacked = zlib.decompressobj(wbits=47) if encoding != "identity" else None  # 47: gzip or zlib, by its head
-    body = bytearray()
-    empty = True
+    body, came = bytearray(), 0
     try:
-        while len(body) <= MAX_ANSWER and (chunk := answer.read1(_CHUNK)):
-            empty = False
+        while len(body) <= MAX_ANSWER and not (unpacked and unpacked.eof) and (chunk := answer.read1(_CHUNK)):
+            came += len(chunk)
             body += unpacked.decompress(chunk, MAX_ANSWER + 1 - len(body)) if unpacked else chunk
-    except (OSError, IncompleteRead, HTTPException, zlib.error):
-        return bytes(body), _too_late(address, deadline) if deadline.is_over else broken
+    except (OSError, HTTPException, zlib.error) as error:
+        is_late = deadline.is_over or isinstance(error, TimeoutError)
+        return bytes(body), _too_late(address, deadline) if is_late else broken
     if len(body) > MAX_ANSWER:
         too_large = f"The answer of {address.named} has more than {MAX_ANSWER:,} bytes."
         return bytes(body[:MAX_ANSWER]), NoAnswer("too_large", too_large)
     if deadline.is_over:
         return bytes(body), _too_late(address, deadline)
-    cut_short = bool(answer.length) or (unpacked is not None and not (unpacked.eof or empty))
-    return bytes(body), broken if cut_short else None
+    is_cut_short = bool(answer.length) or (unpacked is not None and came > 0 and not unpacked.eof)
+    return bytes(body), broken if is_cut_short else None

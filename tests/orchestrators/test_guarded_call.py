@@ -187,9 +187,16 @@ def test_what_is_malformed_is_set_aside(engine: Engine, said: dict[str, Any]) ->
 
 
 def test_true_is_not_one_when_a_body_is_compared(engine: Engine) -> None:
-    instance = failed(engine, call={"body": 1})
-    act(engine, instance, "edit", body=True, decision_id="d1")
+    instance = failed(engine, call={"body": {"count": 1}})
+    act(engine, instance, "edit", body={"count": True}, decision_id="d1")
     assert answered(engine, instance, "d1") == "taken"
+
+
+def test_an_edit_to_nothing_comes_as_an_event_without_a_body(engine: Engine) -> None:
+    instance = failed(engine)
+    act(engine, instance, "edit", decision_id="d1")
+    assert answered(engine, instance, "d1") == "taken"
+    assert kept(engine, instance, "call")[-1]["body"] is None
 
 
 def test_the_cap_on_retries_holds(engine: Engine) -> None:
@@ -272,9 +279,11 @@ def test_nobody_acts_in_time_and_others_are_asked_too(engine: Engine) -> None:
     engine.advance(hours=2)
     (wait,) = open_waits(instance)
     assert wait.people == (ANN, BEN)
+    assert engine.status(instance)["gate"]["escalated"]
     assert entries(instance)[-1].people == (BEN,)
     act(engine, instance, "retry", by=BEN, decision_id="d1")
     assert answered(engine, instance, "d1") == "taken"
+    assert not engine.status(instance)["gate"]["escalated"]
     assert open_waits(instance)[0].people == (ANN,), "the next gate begins with those who are assigned"
     engine.advance(hours=4)
     assert engine.end(instance).runtime_status.name == "FAILED"

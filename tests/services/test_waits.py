@@ -1209,3 +1209,51 @@ def nothing_is_out_of_sight(store: RecordStore, wait: Wait) -> None:
     rows = [name for name, row in index_rows(store, wait)]
     in_sight = waits.window(store, None, 10)[0] == [wait] or waits.of_instance(store, "one") == [(wait, True)]
     assert in_sight or not rows, rows
+
+
+# Groups
+
+
+CAUSE, OTHER_CAUSE = "a" * 16, "b" * 16
+
+
+def test_a_group_is_listed_by_its_cause(store: RecordStore) -> None:
+    later = NOW - timedelta(minutes=30)
+    opens(store, a_wait("one", group=CAUSE), a_wait("two", group=OTHER_CAUSE), a_wait("three"))
+    opens(store, a_wait("four", group=CAUSE, since=later))
+    assert ids(store, group=CAUSE) == ["one", "four"]
+    assert ids(store, group=OTHER_CAUSE) == ["two"]
+    assert ids(store, group="c" * 16) == []
+    assert sorted(ids(store)) == ["four", "one", "three", "two"]
+
+
+def test_a_closed_wait_leaves_its_group_and_a_changed_one_stays(store: RecordStore) -> None:
+    first, second = a_wait("one", group=CAUSE), a_wait("two", group=CAUSE)
+    opens(store, first, second)
+    closes(store, first)
+    assert ids(store, group=CAUSE) == ["two"]
+    put_on_record(store, RecordBatch(closed=(second,), opened=(second.model_copy(update={"number": 2}),)))
+    assert [wait.number for wait in listed(store, WaitQuery(group=CAUSE))] == [2]
+
+
+def test_a_group_is_narrowed_by_person_and_workflow(store: RecordStore) -> None:
+    opens(store, a_wait("one", group=CAUSE), a_wait("two", group=CAUSE, people=("ben@example.org",)))
+    opens(store, a_wait("three", group=CAUSE, kind="refund"))
+    assert ids(store, group=CAUSE, person="BEN@example.org") == ["two"]
+    assert ids(store, group=CAUSE, person="ann@example.org", kind="approval") == ["one"]
+    assert ids(store, group=CAUSE, kind="refund") == ["three"]
+
+
+def test_a_continuation_of_one_group_is_none_of_another(store: RecordStore) -> None:
+    opens(store, a_wait("one", group=CAUSE), a_wait("two", group=CAUSE))
+    _, continuation = waits.page(store, WaitQuery(group=CAUSE), 1, None, NOW)
+    found, _ = waits.page(store, WaitQuery(group=CAUSE), 1, continuation, NOW)
+    assert [wait.instance_id for wait in found] == ["two"]
+    for query in (WaitQuery(group=OTHER_CAUSE), WaitQuery()):
+        with pytest.raises(BadContinuation):
+            waits.page(store, query, 1, continuation, NOW)
+
+
+def test_a_wait_without_a_group_is_written_as_it_was_before_there_were_any() -> None:
+    assert "group" not in a_wait().plain()
+    assert a_wait(group=CAUSE).plain()["group"] == CAUSE
