@@ -24,7 +24,7 @@ from contracts.approval import (
 )
 from contracts.base import MAX_PEOPLE, YEAR_IN_HOURS, as_utc_text, same_person
 from contracts.carried import ApprovalState
-from contracts.human_step import Decision
+from contracts.human_step import Asking, Decision
 from contracts.people import Every, Person
 from orchestrators.approval_desk import DECISION, Desk, MailTemplate, Turn
 from orchestrators.approval_outcome import Ending, deciding_vote, outcome_of
@@ -465,7 +465,7 @@ class _Approval:
             arrived = yield from self._desk.inbox.next(None)
             if isinstance(arrived, Finished):
                 self._finished(arrived)
-            elif arrived is not None:
+            elif isinstance(arrived, Asking) and not self._desk.verdicts.is_known(arrived):
                 self._desk.note_refusal(arrived, "not_waiting")  # without a verdict: what came out is the answer to all
         self._desk.inbox.close()
         self._desk.note_deliveries()

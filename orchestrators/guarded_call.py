@@ -67,7 +67,7 @@ class _GuardedCall:
         self.record = RunRecord(ctx)
         self._verdicts = Verdicts(self.record)
         ends_at = end_of(ctx, asked.execution_timeout)
-        self._inbox = Inbox(ctx, EVENTS, self.record.set_aside, in_order=True, ends_at=ends_at)
+        self._inbox = Inbox(ctx, EVENTS, self.record.set_aside, in_order=True, ends_at=ends_at, listens_on=True)
         self._gate = Gatekeeper(ctx, asked, self.record, self._inbox)
         self._call = asked.call
         self._key = ctx.new_uuid()

@@ -103,15 +103,15 @@ def out_of_time(record: RunRecord) -> Generator[task.Task[Any], Any]:
 
 
 class _Noted(task.WhenAnyTask[Any]):
-    """Notes a task in a list when it completes, whatever the run stands still for at that time."""
+    """Calls ``note`` with a task when it completes, whatever the run stands still for at that time."""
 
-    def __init__(self, awaited: task.Task[Any], came: list[task.Task[Any]]) -> None:
-        self._came = came  # before it completes, which it may have done
+    def __init__(self, awaited: task.Task[Any], note: Callable[[task.Task[Any]], None]) -> None:
+        self._note = note  # before it completes, which it may have done
         super().__init__([awaited])
 
     @override
     def on_child_completed(self, task: task.Task[Any]) -> None:
-        self._came.append(task)
+        self._note(task)
         super().on_child_completed(task)
 
 
@@ -121,7 +121,8 @@ class Inbox:
     It is the one place where an event races a timer. What came first is given first, also of what came while the run
     stood still for something else (``in_order``). Whatever loses stays in the race, or is cancelled by ``close``: a
     wait that is left behind would swallow the next event of that name, and a timer would fire into a later step.
-    ``ends_at`` (naive UTC) is when the run has taken too long, whatever it waits for.
+    ``ends_at`` (naive UTC) is when the run has taken too long, whatever it waits for. While a run stands still, the
+    order is kept of the first event of each name; with ``listens_on``, of all events, from when the inbox is made.
     """
 
     def __init__(
@@ -132,6 +133,7 @@ class Inbox:
         *,
         in_order: bool,
         ends_at: datetime | None = None,
+        listens_on: bool = False,
     ) -> None:
         self.ends_at = ends_at
         self._ctx = ctx
@@ -139,10 +141,14 @@ class Inbox:
         self._on_malformed = on_malformed
         self._in_order = in_order
         self._came: list[task.Task[Any]] = []
-        self._events: dict[str, task.CancellableTask[EventPayload]] = {}
+        self._listens_on = listens_on
+        self._events: list[tuple[str, task.CancellableTask[EventPayload]]] = []
         self._watched: list[tuple[task.Task[Any], Any]] = []
         self._timer: task.CancellableTask[None] | None = None
         self._until: datetime | None = None
+        if listens_on:
+            for event in contracts:
+                self._listen(event)
 
     @property
     def watched(self) -> int:
@@ -157,7 +163,7 @@ class Inbox:
     @property
     def is_empty(self) -> bool:
         """Whether nothing has come that was not given by ``next``, and nothing is watched."""
-        return not self._watched and not any(waiting.is_complete for waiting in self._events.values())
+        return not self._watched and not any(waiting.is_complete for _, waiting in self._events)
 
     def watch(self, activity: task.Task[Any], what: Any) -> None:
         """Let ``next`` tell when an activity has ended."""
@@ -177,13 +183,13 @@ class Inbox:
             # In the order in which the actions of a recorded history stand: the timer comes first.
             timer = self._timer_at(self.ends_at if is_last else until)
             for event in self._contracts:
-                if event not in self._events:
-                    self._events[event] = self._ctx.wait_for_external_event(event, data_type=EventPayload)
-                    self._note_when_it_comes(self._events[event])
-            race = [*self._events.values(), *(each for each, _ in self._watched), *([timer] if timer else [])]
+                self._listen(event)
+            racing = [*(waiting for _, waiting in self._events), *(each for each, _ in self._watched)]
+            race = dict.fromkeys([*racing, *([timer] if timer else [])])
             winner = next((each for each in self._came if each in race), None)
             if winner is None or not self._in_order:
-                winner = yield task.when_any(race)
+                winner = yield task.when_any(list(race))
+            race |= dict.fromkeys(waiting for _, waiting in self._events)  # with those that began meanwhile
             self._came[:] = [each for each in self._came if each is not winner and each in race]
             if winner is timer:
                 self._timer = None
@@ -195,8 +201,8 @@ class Inbox:
                 if activity is winner:
                     del self._watched[index]
                     return Finished(what, not activity.is_failed, None if activity.is_failed else activity.get_result())
-            event = next(name for name, waiting in self._events.items() if waiting is winner)
-            payload = self._events.pop(event).get_result() or EventPayload()  # without a payload nothing is decoded
+            index, event = next((at, name) for at, (name, each) in enumerate(self._events) if each is winner)
+            payload = self._events.pop(index)[1].get_result() or EventPayload()  # without a payload nothing is decoded
             try:
                 return _validated(payload, self._contracts[event])
             except ValueError as error:
@@ -204,15 +210,32 @@ class Inbox:
 
     def close(self) -> None:
         """Cancel the timer, and all waits for events."""
-        for waiting in self._events.values():
+        waits, self._events = self._events, []  # else one that is cancelled would be waited for again
+        for _, waiting in waits:
             waiting.cancel()
-        self._events.clear()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
+    def _listen(self, event: str) -> None:
+        """Wait for an event as often as that takes."""
+        while True:
+            waits = [waiting for name, waiting in self._events if name == event]
+            # Two: the SDK forgets a wait that begins while the last one of its name completes.
+            if sum(not each.is_complete for each in waits) >= 2 if self._listens_on else waits:
+                return
+            waiting = self._ctx.wait_for_external_event(event, data_type=EventPayload)
+            self._note_when_it_comes(waiting)
+            self._events.append((event, waiting))
+
+    def _note(self, came: task.Task[Any]) -> None:
+        self._came.append(came)
+        event = next((name for name, waiting in self._events if waiting is came), None)
+        if event is not None and self._listens_on:
+            self._listen(event)
+
     def _note_when_it_comes(self, awaited: task.Task[Any]) -> None:
-        _Noted(awaited, self._came)
+        _Noted(awaited, self._note)
 
     def _timer_at(self, until: datetime | None) -> task.Task[None] | None:
         if self._timer is not None and self._until != until:

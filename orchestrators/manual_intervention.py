@@ -69,7 +69,7 @@ class _Intervention:
         self._ctx = ctx
         self.record = RunRecord(ctx)
         self._ends_at = end_of(ctx, asked.execution_timeout or YEAR_IN_HOURS * 3600)
-        self._inbox = Inbox(ctx, EVENTS, self.record.set_aside, in_order=True, ends_at=self._ends_at)
+        self._inbox = Inbox(ctx, EVENTS, self.record.set_aside, in_order=True, ends_at=self._ends_at, listens_on=True)
         self._waiting: dict[ChannelName, list[JsonValue]] = {COMMAND: [], RETRY: [], SKIP: []}
         self._retries = self._retries_begun = 0
         self._verdicts = Verdicts(self.record)

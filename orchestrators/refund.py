@@ -62,7 +62,7 @@ class _Refund:
         self._record = RunRecord(ctx)
         self._verdicts = Verdicts(self._record)
         self._ends_at = end_of(ctx, asked.execution_timeout)
-        self._inbox = Inbox(ctx, EVENTS, self._record.set_aside, in_order=True, ends_at=self._ends_at)
+        self._inbox = Inbox(ctx, EVENTS, self._record.set_aside, in_order=True, ends_at=self._ends_at, listens_on=True)
         self._phase = CREATING
         self._data = asked.data
         self._refund: Any = None

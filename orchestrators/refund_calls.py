@@ -26,6 +26,8 @@ STEPS: dict[CallName, Step] = {
     "cancel_refund": Step("/refunds/{}/cancellation", "cancelled"),
     "reverse_refund": Step("/refunds/{}/reversal", "reversed"),
 }
+SAID = dict.fromkeys(("amount", "currency", "customer", "reason"), True)
+"""What each call says of the refund, beside its data."""
 UNDOING = tuple(step.undone_by for step in STEPS.values() if step.undone_by is not None)
 
 
@@ -37,7 +39,7 @@ def guarded(
     ``data`` is the data attribute as it is now, ``refund`` what API 1 gave, ``seconds_left`` the time that the run has.
     """
     step = STEPS[name]
-    said = asked.model_dump(mode="json", include={"amount", "currency", "customer", "reason"}, exclude_none=True)
+    said = asked.model_dump(mode="json", include=SAID, exclude_none=True)
     body = {"refund_id": refund_id, "data": data, **said}
     if refund is not None:
         body["refund"] = refund

@@ -167,7 +167,7 @@ def _text(received: Received) -> str:
 
 def _json(body: bytes) -> JsonValue:
     """Read JSON; half a surrogate pair becomes a replacement character. Raises ``ValueError`` or ``RecursionError``."""
-    # Written and read again, since a number may be too large for JSON, and half a surrogate stands in no file and no table.
+    # Written and read again: a number may be too large for JSON, and half a surrogate stands in no table.
     text = json.dumps(json.loads(body), ensure_ascii=False, allow_nan=False)
     value: JsonValue = json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
     level = [value]

@@ -4,6 +4,7 @@ By the standard library's client, of which each step can be cut: ``requests`` re
 for as long as a byte comes now and then, and logs addresses. Proxies and passwords of the machine are not used.
 """
 
+import io
 import socket
 import ssl
 import time
@@ -12,9 +13,9 @@ from collections.abc import Mapping
 from contextlib import closing, suppress
 from email.message import Message
 from functools import cache
-from http.client import HTTPConnection, HTTPException, HTTPResponse
+from http.client import HTTPConnection, HTTPException, HTTPResponse, IncompleteRead
 from threading import Event, Thread
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 from urllib.parse import quote, urlsplit
 
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
@@ -88,6 +89,22 @@ class Deadline:
                     each.shutdown(socket.SHUT_RDWR)
 
 
+class _Lines(io.BufferedReader):
+    """Each line that is read has to have its end: else half a head would pass for a whole one."""
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        line = super().readline(size)
+        if not line.endswith(b"\n") and len(line) != size:
+            raise IncompleteRead(line)
+        return line
+
+
+class _Answer(HTTPResponse):
+    def __init__(self, sock: socket.socket, *args: Any, **more: Any) -> None:
+        super().__init__(sock, *args, **more)
+        self.fp = _Lines(self.fp.detach())
+
+
 def exchange(
     address: Address, method: str, url: str, headers: Mapping[str, str], *, body: bytes | None, deadline: Deadline
 ) -> Received:
@@ -105,6 +122,7 @@ def exchange(
 
 def _connected(address: Address, deadline: Deadline) -> HTTPConnection:
     connection = HTTPConnection(address.host.strip("[]"), address.port, timeout=deadline.left())
+    connection.response_class = _Answer
     try:
         connection.connect()
         deadline.hold(connection.sock)
@@ -135,7 +153,8 @@ def _not_connected(address: Address, deadline: Deadline, error: OSError | Unicod
 def _no_answer(address: Address, deadline: Deadline, error: OSError | HTTPException) -> NoAnswer:
     if deadline.is_over or isinstance(error, TimeoutError):
         return _too_late(address, deadline)
-    said = "closed the connection without an answer" if isinstance(error, OSError) else "gave an answer that is no HTTP"
+    is_gone = isinstance(error, OSError | IncompleteRead)
+    said = "closed the connection without an answer" if is_gone else "gave an answer that is no HTTP"
     return NoAnswer("unreadable", f"{address.named} {said}.")
 
 
@@ -150,6 +169,8 @@ def _target(url: str) -> str:
 
 def _read(answer: HTTPResponse, address: Address, deadline: Deadline) -> tuple[bytes, NoAnswer | None]:
     """Return what there is of the body, and why that is not all of it."""
+    if answer.headers.defects:
+        return b"", NoAnswer("unreadable", f"{address.named} gave an answer that is no HTTP.")
     broken = NoAnswer("unreadable", f"The answer of {address.named} broke off.")
     encoding = answer.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("identity", "gzip", "x-gzip", "deflate"):
@@ -168,5 +189,5 @@ def _read(answer: HTTPResponse, address: Address, deadline: Deadline) -> tuple[b
         return bytes(body[:MAX_ANSWER]), NoAnswer("too_large", too_large)
     if deadline.is_over:
         return bytes(body), _too_late(address, deadline)
-    is_cut_short = bool(answer.length) or (unpacked is not None and came > 0 and not unpacked.eof)
-    return bytes(body), broken if is_cut_short else None
+    is_whole = not answer.length and (not unpacked or came == 0 or (unpacked.eof and not unpacked.unused_data))
+    return bytes(body), None if is_whole else broken

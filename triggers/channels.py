@@ -10,8 +10,9 @@ from durabletask.client import OrchestrationState
 from contracts.base import path_to
 from contracts.manual_intervention import ChannelName, Message, PublishedMessage, PublishRequest, SignalRequest
 from errors import NotFound, Unprocessable
+from orchestrators.refund import READY
 from settings import get_settings
-from triggers import manual_intervention
+from triggers import manual_intervention, refund
 from triggers.instances import run_of
 from triggers.web import answer, decision_id_of, read_body
 from triggers.windows import WORKFLOWS
@@ -72,5 +73,15 @@ async def _to_intervention(
     return await manual_intervention.publish(client, workflow_id, taken, decision_id)
 
 
-_PUBLISH: dict[str, Publish] = {manual_intervention.WORKFLOW: _to_intervention}
+async def _to_refund(
+    client: DurableFunctionsClient, workflow_id: str, messages: Sequence[PublishedMessage], decision_id: str
+) -> Verdict:
+    _known(messages, (READY,))
+    if any(each.value is not None for each in messages):
+        errors = [{"field": "value", "message": "null, or left out"}]
+        raise Unprocessable(f"The signal '{READY}' comes without a value.", errors=errors)
+    return await refund.signal_ready(client, workflow_id, decision_id)
+
+
+_PUBLISH: dict[str, Publish] = {manual_intervention.WORKFLOW: _to_intervention, refund.WORKFLOW: _to_refund}
 """How messages get to the runs of the workflows that know channels."""

@@ -32,8 +32,7 @@ async def start_manual_intervention(req: func.HttpRequest, client: DurableFuncti
     """``GET`` or ``POST /design-pattern/intervention/start``: 200 with the id of the run as text."""
     refuse_to_be_embedded(req)
     asked = read_query(req, StartManualIntervention)
-    given = ManualInterventionInput(execution_timeout=asked.execution_timeout)
-    return answer_text(await start(client, WORKFLOW, asked.workflow_id, given, options=asked))
+    return answer_text(await start(client, WORKFLOW, asked.workflow_id, ManualInterventionInput(), asked))
 
 
 async def get_manual_intervention(req: func.HttpRequest, client: DurableFunctionsClient) -> func.HttpResponse:

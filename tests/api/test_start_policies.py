@@ -3,7 +3,7 @@
 import json
 import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,14 +13,26 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from azure.durable_functions import DurableFunctionsClient
+from durabletask import task
+from durabletask.worker import TaskHubGrpcWorker
 
-from contracts.base import as_utc_text
-from local_host.testing import AppControl, running_app
+from activities.records import record
+from contracts.audit import TrailHead
+from contracts.base import Contract, as_utc_text
+from contracts.start import StartOptions
+from local_host.client_binding import client_configuration
+from local_host.testing import AppControl, HubControl, running_app, running_hub
+from orchestrators.event_payload import EventConverter
+from orchestrators.run_record import RunRecord
 from services import clock, trail, waits
-from services.record_store import close_record_store, get_record_store
+from services.record_store import Change, close_record_store, get_record_store
+from services.verification import verify
 from settings import get_settings
 from tests.hosting import HostProcess, host_process
 from tests.polling import until
+from triggers.starting import start
+from triggers.states import head_of
 
 ROOT = Path(__file__).parents[2]
 BOB = "bob@example.com"
@@ -67,6 +79,7 @@ class House:
         """Have a run in a state, and some time later."""
         assert self.start(kind, name, **OPTIONS.get(state, {})).status_code == 202
         if state == "suspended":
+            self.control.settle()
             self.control.client.suspend_orchestration(name)
         elif state == "completed":
             self.control.settle()
@@ -104,6 +117,12 @@ class House:
         body: dict[str, Any] = self.client.get(f"/api/audit/{name}/verify").raise_for_status().json()
         return body
 
+    def row(self, partition: str, key: str) -> str:
+        """A row of the records."""
+        row = get_record_store().get(partition, key)
+        assert row is not None
+        return row.body
+
     def mails(self, name: str) -> list[str]:
         """The mails of an instance, oldest first, as plain text without line ends that are soft."""
         self.control.settle()
@@ -115,7 +134,7 @@ KINDS: dict[str, tuple[str, dict[str, Any], str, str]] = {
     "order": ("/start-purchase-order", ORDER, "instance_id", "/status/{}"),
     "request": ("/api/requests", REQUEST, "request_id", "/api/requests/{}"),
 }
-OPTIONS = {"pending": {"startAt": "2999-01-01T00:00:00Z"}, "failed": {"executionTimeout": 5}}
+OPTIONS: dict[str, dict[str, Any]] = {"pending": {"startAt": "2999-01-01T00:00:00Z"}, "failed": {"executionTimeout": 5}}
 
 
 @pytest.fixture(scope="module")
@@ -221,11 +240,9 @@ def test_a_hundred_days_after_it_the_note_of_a_run_that_is_gone_still_vouches_fo
 
 def test_a_run_whose_trail_was_changed_is_kept(house: House, name: str) -> None:
     house.bring("order", name, "running")
-    store = get_record_store()
-    [*_, row] = store.range(f"trail:{name}", "", "}", 100)
-    from services.record_store import Change
-
-    store.write([Change("put", row.partition, row.key, row.body.replace('"api"', '"link"').replace("asked", "mailed"))])
+    run = house.open_waits(name)[0]
+    edited = house.row(f"trail:{name}", f"run|{run}|0000000002").replace('"asked"', '"mailed"')
+    get_record_store().write([Change("put", f"trail:{name}", f"run|{run}|0000000002", edited)])
     assert house.verify(name)["verdict"] == "broken"
     answer = house.start("order", name, idReusePolicy=ENDS_FIRST)
     assert (answer.status_code, answer.json()["instance_id"]) == (409, name)
@@ -281,6 +298,100 @@ def links(house: House, name: str) -> list[str]:
     """The links in the mails of an instance."""
     found = [re.search(r"http\S+/approve/\S+", mail) for mail in house.mails(name)]
     return [match[0] for match in found if match is not None]
+
+
+# Sub-orchestrations
+
+
+def parent(ctx: task.OrchestrationContext, _: Any) -> Generator[task.Task[Any], Any, str]:
+    """Waits for its child."""
+    said: str = yield ctx.call_sub_orchestrator("child", version="3")
+    return said
+
+
+def child(ctx: task.OrchestrationContext, _: Any) -> Generator[task.Task[Any], Any, str]:
+    """Says that it waits for somebody, and waits."""
+    record_of = RunRecord(ctx)
+    record_of.enter("waiting", waiting_for="go")
+    record_of.note("asked")
+    deadline = ctx.current_utc_datetime + timedelta(days=1)
+    record_of.open_wait(kind="child", title="Go", people=(BOB,), deadline=deadline, actions=("go",), path="/child")
+    yield from record_of.store()
+    yield ctx.wait_for_external_event("go")
+    record_of.close_wait()
+    record_of.note("ended")
+    yield from record_of.store()
+    record_of.enter("gone")
+    outcome: str = record_of.outcome(ChildOutcome())["status"]
+    return outcome
+
+
+class ChildOutcome(Contract):
+    """The output of the child."""
+
+    status: str = "gone"
+    trail: TrailHead | None = None
+
+
+@pytest.fixture
+def hub(data_folder: Path) -> Iterator[HubControl]:
+    """A hub with a worker of durabletask's own, for the parent and the child above."""
+    with running_hub() as control:
+        options: Any = {"host_address": control.hub.address, "metadata": list(control.hub.metadata)}
+        worker = TaskHubGrpcWorker(**options, data_converter=EventConverter())
+        orchestrators: list[Any] = [parent, child]
+        for each in orchestrators:
+            worker.add_orchestrator(each)
+        worker.add_activity(record)
+        worker.start()  # type: ignore[no-untyped-call]
+        clock.set_clock(lambda: control.now)
+        try:
+            until(lambda: control.hub.has_workers)
+            yield control
+        finally:
+            clock.set_clock(clock.system_clock)
+            worker.stop()  # type: ignore[no-untyped-call]
+
+
+def begin(control: HubControl, policy: str | None = None, name: str = "family") -> str:
+    """Start the parent as the app's functions do, and give the id of its child when all has settled."""
+    configuration = client_configuration(control.hub.address, control.hub.credential, "http://unused", "countersign")
+
+    async def on_loop() -> str:
+        options = StartOptions.model_validate({"idReusePolicy": policy} if policy else {})
+        return await start(DurableFunctionsClient(configuration), "parent", name, Contract(), options)
+
+    control.advance(timedelta(seconds=1))
+    assert control._thread.run(on_loop()) == name
+    control.settle()
+    history = control.history(name)
+    [created] = [each for each in history if each.HasField("subOrchestrationInstanceCreated")]
+    return str(created.subOrchestrationInstanceCreated.instanceId)
+
+
+@pytest.mark.parametrize("how", ["going", "terminated_alone", "completed"])
+def test_sub_orchestrations_give_way_with_their_parents_on_record_like_them(hub: HubControl, how: str) -> None:
+    childs_id = begin(hub)
+    [(first, _)] = waits.of_instance(get_record_store(), childs_id)
+    if how == "terminated_alone":  # as where the host does not end them with their parent
+        hub.client.terminate_orchestration("family", recursive=False)
+        assert hub.state(childs_id).runtime_status.name == "RUNNING"
+    elif how == "completed":
+        hub.event(childs_id, "go")
+        assert hub.output("family") == "gone"
+    assert begin(hub, ENDS_FIRST) == childs_id
+    found = waits.of_instance(get_record_store(), childs_id)
+    assert [is_open for _, is_open in found] == [False, True]
+    assert found[0][0] == first
+    ended = [("ended", "terminated")] if how != "completed" else []
+    noted = [
+        (each.action, each.after) for each in trail.read(get_record_store(), childs_id).entries if each.run == first.run
+    ]
+    assert [*ended, ("purged", None)] == noted[-len(ended) - 1 :]
+    live = head_of(hub.state(childs_id))
+    assert verify(trail.read(get_record_store(), childs_id), childs_id, live, {}, []).verdict == "intact"
+    hub.event(childs_id, "go")
+    assert hub.output("family") == "gone"
 
 
 # Many at the same moment
@@ -447,7 +558,9 @@ def test_a_start_in_the_future_outlives_a_host_that_is_killed(tmp_path: Path, na
         )
         host.stop(signal.SIGKILL)
     with host_process(tmp_path) as host, host.client() as client:
-        until(lambda: (client.get(f"/status/{name}").json()["custom_status"] or {}).get("phase"))
+        until(
+            lambda: (client.get(f"/status/{name}").json()["custom_status"] or {}).get("phase") == "waiting_for_approval"
+        )
         assert datetime.now(UTC) >= begins
         [entry] = [each for each in client.get(f"/api/audit/{name}").json()["entries"] if each["action"] == "started"]
         assert datetime.fromisoformat(entry["at"]) >= begins.replace(microsecond=begins.microsecond // 1000 * 1000)

@@ -1038,8 +1038,7 @@ def test_the_notes_of_end_and_purge_are_there_once_whenever_it_is_killed(
         house.advance(hours=1)
     for killed_at in ("trail.append", "waits.forget"):
         with monkeypatch.context() as patch:
-            module, name = killed_at.split(".")
-            patch.setattr(getattr(purge, module), name, _no_more)
+            patch.setattr(f"services.{killed_at}", _no_more)
             assert house.purge() == {"failed": 1}
     assert house.purge() == {"purged": 1}
     notes = [(entry.action, entry.after) for entry in house.entries("over") if entry.series == "app"]

@@ -9,7 +9,7 @@ from durabletask import task
 from durabletask.client import OrchestrationStatus
 
 from contracts.base import Contract
-from orchestrators.human_step import event_or_deadline
+from orchestrators.human_step import Inbox, event_or_deadline
 from tests.orchestrators.engine import HubControl, running_hub, running_worker
 
 
@@ -43,15 +43,33 @@ def _three_waits_then_a_timer(ctx: task.OrchestrationContext, _: None) -> Genera
     return said
 
 
+def _listening(ctx: task.OrchestrationContext, _: None) -> Generator[task.Task[Any], Any, list[str]]:
+    """Stands still for a minute, and then takes six events of two names."""
+    said: list[str] = []
+
+    def say(what: str) -> Generator[task.Task[Any], Any]:
+        said.append(what)
+        yield from ()
+
+    inbox = Inbox(ctx, {"one": Answer, "other": Answer}, say, in_order=True, listens_on=True)
+    yield ctx.create_timer(timedelta(seconds=60))
+    while len(said) < 6:
+        arrived = yield from inbox.next(None)
+        said.append(arrived.text if isinstance(arrived, Answer) else "?")
+    inbox.close()
+    return said
+
+
 # durabletask's types cannot infer the output of a generator that is given as an orchestrator.
 two_waits: Any = _two_waits
 three_waits_then_a_timer: Any = _three_waits_then_a_timer
+listening: Any = _listening
 
 
 @pytest.fixture(scope="module")
 def hub() -> Iterator[HubControl]:
-    """A hub with durabletask's own worker, which runs the two orchestrators above."""
-    with running_hub() as hub, running_worker(hub, [two_waits, three_waits_then_a_timer]):
+    """A hub with durabletask's own worker, which runs the orchestrators above."""
+    with running_hub() as hub, running_worker(hub, [two_waits, three_waits_then_a_timer, listening]):
         yield hub
 
 
@@ -88,6 +106,21 @@ def test_events_that_are_there_before_the_first_turn_leave_no_timer_in_the_hub()
             hub.client.wait_for_orchestration_completion(instance, timeout=20)
             assert hub.output(instance) == ["a", "b"]
         assert not any(event.HasField("timerCreated") for event in hub.history(instance))
+
+
+@pytest.mark.parametrize("names", [("one", "one", "other", "one", "other", "one"), ("other",) * 5 + ("one",)])
+@pytest.mark.parametrize("still", [True, False])
+def test_events_of_several_names_are_taken_as_they_came(
+    hub: HubControl, names: tuple[str, ...], *, still: bool
+) -> None:
+    instance = hub.start("_listening")
+    if not still:
+        hub.advance(timedelta(seconds=60))
+    for number, name in enumerate(names):
+        hub.event(instance, name, {"text": f"{number}"})
+    if still:
+        hub.advance(timedelta(seconds=60))
+    assert hub.output(instance) == ["0", "1", "2", "3", "4", "5"]
 
 
 @pytest.mark.parametrize("seconds", [0, -5])

@@ -586,7 +586,7 @@ def test_a_guarded_call_that_is_terminated_has_failed(engine: Engine) -> None:
 
 # The execution timeout
 
-AN_HOUR = {"execution_timeout": 3600.0}
+AN_HOUR: dict[str, Any] = {"execution_timeout": 3600.0}
 
 
 def test_a_run_that_takes_too_long_undoes_what_was_done(engine: Engine) -> None:
@@ -606,7 +606,7 @@ def test_a_run_that_takes_too_long_undoes_what_was_done(engine: Engine) -> None:
     [(CREATE, []), (NOTIFY, [CANCEL]), (PROCESS, [CANCEL]), (EXPIRE, [CANCEL])],
 )
 def test_a_call_that_is_under_way_ends_with_the_run(engine: Engine, name: str, undone: list[str]) -> None:
-    more = {"ready_hours": 0.5} if name == EXPIRE else {}
+    more: dict[str, Any] = {"ready_hours": 0.5} if name == EXPIRE else {}
     instance = engine.start("refund", refund(name, **AN_HOUR, **more))
     engine.state(instance)
     if name == PROCESS:
@@ -704,6 +704,6 @@ def test_a_run_whose_calls_cannot_be_made_fails_before_the_first(engine: Engine)
 
 def test_nothing_but_an_id_is_needed(engine: Engine) -> None:
     instance = engine.start("refund", {})
-    (wait,) = open_waits(instance) if engine.phase(instance, "waiting_for_ready") else ()
-    assert wait.title == "Refund"
+    engine.phase(instance, "waiting_for_ready")
+    assert [wait.title for wait in open_waits(instance)] == ["Refund"]
     assert body_of(engine, instance, CREATE) == {"refund_id": instance, "data": None}

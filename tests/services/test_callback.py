@@ -165,6 +165,15 @@ def test_a_redirect_is_not_followed(configure: Callable[..., None], status: int)
     assert inside.posts == []
 
 
+def test_the_body_of_a_redirect_is_not_read_either(configure: Callable[..., None]) -> None:
+    receiver = Receiver(302, {"Location": "/", "Content-Length": str(10**12)}, b"x" * 20_000_000)
+    with receiver.serving() as host:
+        configure(host)
+        assert post(f"http://{host}/", "msg_1", BODY) == 302
+        assert receiver.broken_off.wait(20)
+    assert len(receiver.posts) == 1
+
+
 def test_a_huge_answer_is_not_read(configure: Callable[..., None]) -> None:
     receiver = Receiver(200, {"Content-Length": str(10**12)}, b"x" * 20_000_000)
     with receiver.serving() as host:

@@ -6,13 +6,13 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from itsdangerous.encoding import base64_decode, base64_encode
 from itsdangerous.url_safe import URLSafeTimedSerializer
 
-from contracts.mail import LinkClaims
+from contracts.mail import LinkClaims, LinkPage
 from services import clock, links
 from settings import get_settings
 from tests.hosting import ROOT
@@ -189,6 +189,29 @@ def test_what_is_signed_for_one_purpose_is_nothing_for_another() -> None:
     for salt in ("itsdangerous", "itsdangerous.Signer", links._VIEW, links._CODE, ""):
         claims = list(CLAIMS.plain().values())
         assert refused(links._serializer(salt).dumps(claims)), salt
+
+
+def test_a_link_to_one_page_is_none_to_another() -> None:
+    pages: tuple[LinkPage, ...] = get_args(LinkPage)
+    for page in pages:
+        token = links.sign(CLAIMS, page)
+        assert links.read(token, page) == CLAIMS
+        for other in set(pages) - {page}:
+            with pytest.raises(links.BadLink):
+                links.read(token, other)
+            with pytest.raises(links.BadLink):
+                links.read_view_nonce(links.view_nonce(token, "b" * 32), links.sign(CLAIMS, other), "b" * 32)
+        url = links.url_of(CLAIMS, page)
+        assert url.startswith(f"{get_settings().base_url}/{page}/")
+        assert links.read(url.rpartition("/")[2], page) == CLAIMS
+
+
+def test_links_that_are_in_mails_by_now_stay_good() -> None:
+    token = (
+        ".eJyLVspJLCjJL9A1VNJRMjIwMjM0NDIMMTQwBNFGxiamZlFKOkY6Sk75SQ6uFYm5BTmpesn5uUDFBhBpcwvLxKTklNQ0UvlKOua"
+        "xAC2SIag.awGHwA.gbKANEOb1-LogHN-h0JaU9W96Y7hFTt07NKC4TcqgaI"
+    )
+    assert links.read(token) == CLAIMS
 
 
 @pytest.mark.parametrize("wrong", [{"digest_method": hashlib.sha1}, {"key_derivation": "concat"}])

@@ -19,8 +19,10 @@ from settings import get_settings
 
 RUN = "20260301T110000000000Z"
 TEMPLATES = get_args(Mail.model_fields["template"].annotation)
-WITH_LINK = ("asked", "reminder", "escalated", "delegated")
+GATE = ("gate", "gate_reminder", "gate_escalated")
+WITH_LINK = ("asked", "reminder", "escalated", "delegated", *GATE)
 BASE = "http://127.0.0.1:7071/approve/"
+GATE_BASE = "http://127.0.0.1:7071/intervene/"
 HOSTILE = [
     "<script>alert(1)</script>",
     "<a href='https://evil.example'>here</a><img src=https://evil.example/x.png>",
@@ -175,9 +177,10 @@ def test_a_mail_for_an_approver_has_one_link_which_is_theirs(template: str) -> N
     mail = a_mail(template)
     text, html = texts(arrived(render(mail, content())))
     [address] = Page(html).addresses
-    assert address.startswith(BASE)
+    base = GATE_BASE if template in GATE else BASE
+    assert address.startswith(base)
     assert addresses_in(text) == [address]
-    assert links.read(address.removeprefix(BASE)) == mail.link
+    assert links.read(address.removeprefix(base), mail.page) == mail.link
     assert "Look at it and decide" in text
     assert "Look at it and decide" in Page(html).text
 
@@ -188,6 +191,31 @@ def test_a_mail_without_a_link_has_nothing_to_click(template: str) -> None:
     assert Page(html).addresses == []
     assert "/approve/" not in text + html
     assert "Look at it" not in text + html
+
+
+@pytest.mark.parametrize("template", GATE)
+def test_a_mail_of_a_call_that_failed_names_its_facts_as_what_they_are(template: str) -> None:
+    said = content(requester="refund-7", item="charge", title="charge failed", details={"call": "POST https://x/"})
+    message = arrived(render(a_mail(template, by=None, on_behalf_of=None, comment=None), said))
+    text, html = texts(message)
+    lines = [line for line in text.split("\n") if line.startswith(">")]
+    assert lines == [
+        "> Part of: refund-7",
+        "> Title: charge failed",
+        "> Call: charge",
+        "> Error: It broke.",
+        "> Details:",
+        ">     call: POST https://x/",
+    ]
+    shown = Page(html).text
+    assert "Part of refund-7 Title charge failed Call charge Error It broke. Details call POST https://x/" in shown
+    for form in (text, shown):
+        assert "It waits until Sunday, 1 March 2026, 12:00 UTC" in " ".join(form.split())
+        assert "request" not in form.lower()
+        assert "can be decided until" not in form
+    assert (
+        message["Subject"].endswith("please look: charge failed") or message["Subject"] == "Please look: charge failed"
+    )
 
 
 def test_a_mail_that_asks_for_changes_says_how_to_answer() -> None:
@@ -248,7 +276,7 @@ def test_what_people_wrote_stays_text(template: str, text: str) -> None:
     plain, html = texts(message)
     page = Page(html)
     assert page.tags <= KNOWN_TAGS
-    assert all(address.startswith(BASE) for address in page.addresses)
+    assert all(address.startswith(GATE_BASE if template in GATE else BASE) for address in page.addresses)
     assert len(page.addresses) <= 1
     assert all(address.startswith("http://127.0.0.1:7071/") for address in addresses_in(plain))
     for form in (plain, html, message["Subject"]):
