@@ -7,6 +7,7 @@ from typing import Any, Literal
 from durabletask import task
 
 from activities.approval import send_mail
+from contracts.audit import digest_of
 from contracts.base import path_to, same_person
 from contracts.guarded_call import (
     Answer,
@@ -228,11 +229,13 @@ class Gatekeeper:
     def _content(self, call: SimulatedCall | HttpCall, answer: Answer, attempts: int) -> Content:
         """What people are shown of a call that has failed; the page has the whole."""
         shown = masked(call)
+        whole = digest_of(shown)
         body = shown.pop("body", None)
         details: dict[str, Any] = {"call": f"{shown['method']} {shown['url']}"} if isinstance(call, HttpCall) else {}
         if body is not None:
             details["body"] = json.dumps(body, ensure_ascii=False, indent=2)[:SHOWN_BODY]
         details |= {"attempts": attempts, "status": answer.status, "fingerprint": answer.fingerprint}
+        details["call_sha256"] = whole
         return Content(
             requester=_line(self._asked.part_of or self._ctx.instance_id),
             item=self._asked.name,

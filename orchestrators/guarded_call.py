@@ -144,7 +144,7 @@ class _GuardedCall:
             yield from self._refuse(arrived, "not_waiting")
 
     def _note_failure(self, answer: Answer) -> None:
-        said = answer.model_dump(mode="json", exclude={"result"})
+        said = answer.model_dump(mode="json", exclude={"result": True})
         body = {"number": self._attempts, "at": as_utc_text(self._now), **said}
         self.record.keep(f"attempt|{self._attempts:06d}", body)
         what = f"{answer.problem} {answer.status or ''}".strip()

@@ -62,7 +62,7 @@ class _Refund:
         self._record = RunRecord(ctx)
         self._verdicts = Verdicts(self._record)
         self._ends_at = end_of(ctx, asked.execution_timeout)
-        self._inbox = Inbox(ctx, EVENTS, self._record.set_aside, in_order=True, ends_at=self._ends_at, listens_on=True)
+        self._inbox = Inbox(ctx, EVENTS, self._record.set_aside, in_order=True, listens_on=True)
         self._phase = CREATING
         self._data = asked.data
         self._refund: Any = None
@@ -97,13 +97,12 @@ class _Refund:
 
     def _take_next(self) -> Turn[None]:
         """Wait for the next thing, and do what follows."""
-        try:
-            arrived = yield from self._inbox.next(self._deadline if self._is_waiting else None)
-        except ExecutionTimedOut:
+        times = [self._deadline if self._is_waiting else None, self._ends_at]
+        arrived = yield from self._inbox.next(min((each for each in times if each is not None), default=None))
+        if arrived is None and self._is_over_time:
             self._run_out_of_time()
             yield from self._store()
-            return
-        if arrived is None:
+        elif arrived is None:
             yield from self._expire()
         elif isinstance(arrived, Finished):
             yield from self._called(arrived)
@@ -172,7 +171,7 @@ class _Refund:
             self._record.note("compensation_failed" if name in UNDOING else "call_failed", detail=name)
             self._failed.append(name)
             self._stop_waiting()
-            if self._ends_at is not None and self._ctx.current_utc_datetime >= self._ends_at:
+            if self._is_over_time:
                 self._run_out_of_time()
         yield from self._store()
 
@@ -222,7 +221,7 @@ class _Refund:
 
     def _undo(self) -> Turn[None]:
         """Undo what was done, newest first. That has all the time that it takes."""
-        self._ends_at = self._inbox.ends_at = None
+        self._ends_at = None
         while self._to_undo:
             self._phase = COMPENSATING
             self._call(self._to_undo.pop())
@@ -243,7 +242,7 @@ class _Refund:
     def _run_out_of_time(self) -> None:
         """Wait for nothing but what is under way, which ends at this time too."""
         self._is_out_of_time = True
-        self._ends_at = self._inbox.ends_at = None
+        self._ends_at = None
         self._stop_waiting()
 
     @property
@@ -307,3 +306,7 @@ class _Refund:
     def _is_going(self) -> bool:
         """Whether nothing has ended it before its time."""
         return not self._failed and not self._is_out_of_time
+
+    @property
+    def _is_over_time(self) -> bool:
+        return self._ends_at is not None and self._ctx.current_utc_datetime >= self._ends_at

@@ -64,7 +64,7 @@ PROBLEMS = {
 AT_THE_DEADLINE = {
     "fail": "Then it fails.",
     "skip": "Then it goes on without the call.",
-    "escalate": "Then others are asked too, if they are not yet, and after that it fails.",
+    "escalate": "Then others are asked too.",
 }
 REFUSALS: dict[str, tuple[str, str]] = {
     "not_allowed": ("action", "this call does not allow that"),
@@ -258,7 +258,7 @@ def _form(
         left_out=max(0, len(story.attempts) - MAX_ATTEMPTS_SHOWN),
         before=[(action, story.change_of(action)) for action in story.actions],
         deadline=behind.progress.deadline,
-        at_the_deadline=AT_THE_DEADLINE[asked.on_deadline],
+        at_the_deadline=AT_THE_DEADLINE["fail" if behind.gate.escalated else asked.on_deadline],
         choices=_choices(behind.gate),
         schema=pretty(asked.body_schema) if asked.body_schema is not None else None,
         typed=typed,

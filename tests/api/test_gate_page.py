@@ -181,7 +181,7 @@ def test_the_page_shows_what_has_failed_and_nothing_is_chosen(
     ("changes", "words"),
     [
         ({"on_deadline": "skip"}, "Then it goes on without the call."),
-        ({"on_deadline": "escalate", "escalate_to": [CAROL]}, "Then others are asked too"),
+        ({"on_deadline": "escalate", "escalate_to": [CAROL]}, "Then others are asked too."),
     ],
 )
 def test_the_page_says_what_comes_after_the_deadline(
@@ -429,6 +429,16 @@ def test_the_largest_bodies_can_be_shown_and_sent(
     assert len(page.response.content) < 500_000
     assert confirm(page, change(page, '{"small": 1}', reason=reason)).status_code == 200
     assert ended(client, intervention_id)["output"]["result"] == {"small": 1}
+
+
+def test_a_body_can_be_taken_away(client: httpx.Client, host: HostProcess, browser: httpx.Client) -> None:
+    intervention_id = failed(client, call={"kind": "simulated", "fails": 1, "body": BODY, "result": 7})
+    page = gate(host, browser, intervention_id)
+    shown = change(page, "null")
+    assert "<ins>+ null</ins>" in shown.text
+    assert confirm(page, shown).status_code == 200
+    assert ended(client, intervention_id)["output"]["result"] == 7
+    assert told(client, intervention_id)["call"]["body"] is None
 
 
 @pytest.mark.parametrize(
@@ -833,7 +843,9 @@ def test_those_it_is_escalated_to_get_a_link_and_the_old_ones_stay_good(
     carols = gate_link(host, intervention_id, CAROL)
     (mail,) = mails_to(host, intervention_id, CAROL)
     assert mail["Subject"] == "Escalated to you, please look: charge failed"
-    assert opened(browser, carols).send(action="skip", reason="Mine").status_code == 200
+    carols_page = opened(browser, carols)
+    assert "Then it fails." in text(carols_page.response)
+    assert carols_page.send(action="skip", reason="Mine").status_code == 200
     assert f"{CAROL} let it go on" in text(page.send(action="retry", reason="Mine"))
 
 

@@ -3,7 +3,7 @@
 import json
 import re
 import signal
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,25 +14,18 @@ from uuid import uuid4
 import httpx
 import pytest
 from azure.durable_functions import DurableFunctionsClient
-from durabletask import task
-from durabletask.worker import TaskHubGrpcWorker
 
-from activities.records import record
-from contracts.audit import TrailHead
-from contracts.base import Contract, as_utc_text
-from contracts.start import StartOptions
-from local_host.client_binding import client_configuration
-from local_host.testing import AppControl, HubControl, running_app, running_hub
-from orchestrators.event_payload import EventConverter
-from orchestrators.run_record import RunRecord
+from contracts.base import as_utc_text
+from contracts.purchase_order import PurchaseOrder, PurchaseOrderInput
+from errors import AlreadyStarted
+from local_host.testing import AppControl, running_app
 from services import clock, trail, waits
-from services.record_store import Change, close_record_store, get_record_store
-from services.verification import verify
+from services.record_store import Change, RecordStoreError, close_record_store, get_record_store
 from settings import get_settings
+from tests.api.starting import NoTurns, many
 from tests.hosting import HostProcess, host_process
 from tests.polling import until
-from triggers.starting import start
-from triggers.states import head_of
+from triggers import giving_way, starting
 
 ROOT = Path(__file__).parents[2]
 BOB = "bob@example.com"
@@ -249,6 +242,36 @@ def test_a_run_whose_trail_was_changed_is_kept(house: House, name: str) -> None:
     assert house.shown("order", name)["runtime_status"] == "RUNNING"
 
 
+def test_the_wait_of_a_run_that_came_first_meanwhile_stays_open(
+    house: House, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.bring("order", name, "failed")
+    real = giving_way._history
+
+    async def after_another(client: DurableFunctionsClient, instance_id: str) -> Any:
+        history = await real(client, instance_id)
+        given = order_input().plain()
+        await client.schedule_new_orchestration("purchase_order", input=given, instance_id=instance_id)
+        await house.control.hub.quiet()
+        return history
+
+    monkeypatch.setattr(giving_way, "_history", after_another)
+    assert house.start("order", name).status_code == 409
+    assert house.open_waits(name) == [house.shown("order", name)["custom_status"]["trail"]["run"]]
+
+
+def test_without_the_records_no_run_is_ended(house: House, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def away(*_: Any) -> Any:
+        raise RecordStoreError("away")
+
+    house.bring("order", name, "running")
+    with monkeypatch.context() as patch:
+        patch.setattr(giving_way, "verified", away)
+        answer = house.start("order", name, idReusePolicy=ENDS_FIRST)
+    assert (answer.status_code, answer.json()["title"]) == (503, "Records unavailable")
+    assert house.shown("order", name)["runtime_status"] == "RUNNING"
+
+
 def test_a_run_of_another_workflow_is_not_ended(house: House, name: str) -> None:
     house.bring("order", name, "running")
     answer = house.start("request", name, idReusePolicy=ENDS_FIRST)
@@ -298,100 +321,6 @@ def links(house: House, name: str) -> list[str]:
     """The links in the mails of an instance."""
     found = [re.search(r"http\S+/approve/\S+", mail) for mail in house.mails(name)]
     return [match[0] for match in found if match is not None]
-
-
-# Sub-orchestrations
-
-
-def parent(ctx: task.OrchestrationContext, _: Any) -> Generator[task.Task[Any], Any, str]:
-    """Waits for its child."""
-    said: str = yield ctx.call_sub_orchestrator("child", version="3")
-    return said
-
-
-def child(ctx: task.OrchestrationContext, _: Any) -> Generator[task.Task[Any], Any, str]:
-    """Says that it waits for somebody, and waits."""
-    record_of = RunRecord(ctx)
-    record_of.enter("waiting", waiting_for="go")
-    record_of.note("asked")
-    deadline = ctx.current_utc_datetime + timedelta(days=1)
-    record_of.open_wait(kind="child", title="Go", people=(BOB,), deadline=deadline, actions=("go",), path="/child")
-    yield from record_of.store()
-    yield ctx.wait_for_external_event("go")
-    record_of.close_wait()
-    record_of.note("ended")
-    yield from record_of.store()
-    record_of.enter("gone")
-    outcome: str = record_of.outcome(ChildOutcome())["status"]
-    return outcome
-
-
-class ChildOutcome(Contract):
-    """The output of the child."""
-
-    status: str = "gone"
-    trail: TrailHead | None = None
-
-
-@pytest.fixture
-def hub(data_folder: Path) -> Iterator[HubControl]:
-    """A hub with a worker of durabletask's own, for the parent and the child above."""
-    with running_hub() as control:
-        options: Any = {"host_address": control.hub.address, "metadata": list(control.hub.metadata)}
-        worker = TaskHubGrpcWorker(**options, data_converter=EventConverter())
-        orchestrators: list[Any] = [parent, child]
-        for each in orchestrators:
-            worker.add_orchestrator(each)
-        worker.add_activity(record)
-        worker.start()  # type: ignore[no-untyped-call]
-        clock.set_clock(lambda: control.now)
-        try:
-            until(lambda: control.hub.has_workers)
-            yield control
-        finally:
-            clock.set_clock(clock.system_clock)
-            worker.stop()  # type: ignore[no-untyped-call]
-
-
-def begin(control: HubControl, policy: str | None = None, name: str = "family") -> str:
-    """Start the parent as the app's functions do, and give the id of its child when all has settled."""
-    configuration = client_configuration(control.hub.address, control.hub.credential, "http://unused", "countersign")
-
-    async def on_loop() -> str:
-        options = StartOptions.model_validate({"idReusePolicy": policy} if policy else {})
-        return await start(DurableFunctionsClient(configuration), "parent", name, Contract(), options)
-
-    control.advance(timedelta(seconds=1))
-    assert control._thread.run(on_loop()) == name
-    control.settle()
-    history = control.history(name)
-    [created] = [each for each in history if each.HasField("subOrchestrationInstanceCreated")]
-    return str(created.subOrchestrationInstanceCreated.instanceId)
-
-
-@pytest.mark.parametrize("how", ["going", "terminated_alone", "completed"])
-def test_sub_orchestrations_give_way_with_their_parents_on_record_like_them(hub: HubControl, how: str) -> None:
-    childs_id = begin(hub)
-    [(first, _)] = waits.of_instance(get_record_store(), childs_id)
-    if how == "terminated_alone":  # as where the host does not end them with their parent
-        hub.client.terminate_orchestration("family", recursive=False)
-        assert hub.state(childs_id).runtime_status.name == "RUNNING"
-    elif how == "completed":
-        hub.event(childs_id, "go")
-        assert hub.output("family") == "gone"
-    assert begin(hub, ENDS_FIRST) == childs_id
-    found = waits.of_instance(get_record_store(), childs_id)
-    assert [is_open for _, is_open in found] == [False, True]
-    assert found[0][0] == first
-    ended = [("ended", "terminated")] if how != "completed" else []
-    noted = [
-        (each.action, each.after) for each in trail.read(get_record_store(), childs_id).entries if each.run == first.run
-    ]
-    assert [*ended, ("purged", None)] == noted[-len(ended) - 1 :]
-    live = head_of(hub.state(childs_id))
-    assert verify(trail.read(get_record_store(), childs_id), childs_id, live, {}, []).verdict == "intact"
-    hub.event(childs_id, "go")
-    assert hub.output("family") == "gone"
 
 
 # Many at the same moment
@@ -449,6 +378,27 @@ def test_fifty_starts_that_end_one_another_leave_one_run(host: HostProcess, clie
     runs = [chain["run"] for chain in told["chains"] if chain["run"]]
     assert status["trail"]["run"] == runs[-1]
     assert client.post(f"/api/approvals/{name}", json={"approver": BOB, "vote": "approve"}).status_code == 200
+
+
+def order_input() -> PurchaseOrderInput:
+    """The durable input of an order."""
+    order = {each: ORDER[each] for each in PurchaseOrder.model_fields}
+    return PurchaseOrderInput.model_validate({"order": order, "timeout_seconds": 1e6})
+
+
+@pytest.mark.parametrize("there", ["none", "terminated"])
+@pytest.mark.parametrize("policy", [None, "ALLOW_IF_PREVIOUS_EXITS_ABNORMALLY"])
+def test_starts_of_many_processes_are_told_apart_by_the_task_hub(
+    house: House, name: str, monkeypatch: pytest.MonkeyPatch, policy: str | None, there: str
+) -> None:
+    if there != "none":
+        house.bring("order", name, there)
+    monkeypatch.setattr(starting, "_turns", NoTurns())
+    found = many(house.control, "purchase_order", order_input(), name, policy, calls=50)
+    assert [each for each in found if isinstance(each, str)] == [name]
+    refused = [each for each in found if isinstance(each, AlreadyStarted)]
+    assert len(refused) == 49
+    assert {each.members["runtime_status"] for each in refused} <= {"PENDING", "RUNNING"}
 
 
 # Idempotency keys

@@ -30,6 +30,8 @@ FORM = {"type": "object", "properties": {"cost_centre": {"type": "string"}}, "re
 APPROVAL = {"approver_name": "ManagerX", "approved": True, "channel": "api"}
 DECISION = {"is_approved": True, "approver": "Manager", "comments": "Approved!", "decision_id": "d1", "channel": "api"}
 
+COMMAND, RETRY, SKIP = "internal_channel_command", "signal_channel_command_retry", "signal_channel_command_skip"
+RPC = {"InterStateChannelPublishing": [{"channelName": COMMAND, "value": {"encoding": "json", "data": '"failed"'}}]}
 WAITING_FOR_APPROVAL = "waiting_for_approval"
 
 type Scenario = Callable[[Engine], str]
@@ -54,6 +56,30 @@ def guarded_call(*events: Any, ends: bool = True, fails: int = 9, **asked: Any) 
     given = {"name": "charge", "call": call, "retry": {"attempts": 1}, "skippable": True, "editable": True} | asked
     said = tuple((name, {"by": "Ann", "reason": "I know why", **payload}) for name, payload in events)
     return scenario("guarded_call", given, "", said, early=False, ends=ends, wait="waiting_for_intervention")
+
+
+def intervention(*steps: Any, ends: bool = True, advance: float = 0, **given: Any) -> Scenario:
+    """A manual intervention that gets these events, each when the one before was taken; to its end, or to its wait."""
+
+    def play(engine: Engine) -> str:
+        instance = engine.start("manual_intervention", given)
+        for event, payload in steps:
+            engine.status(instance)
+            engine.event(instance, event, payload)
+        engine.status(instance)
+        if advance:
+            engine.advance(seconds=advance)
+        if ends:
+            engine.end(instance)
+        return instance
+
+    return play
+
+
+def published(*messages: tuple[str, Any], key: str) -> tuple[str, Any]:
+    """Messages as the API sends them."""
+    sent = [{"channel": channel, "value": value} for channel, value in messages]
+    return "publish", {"messages": sent, "decision_id": key, "channel": "api"}
 
 
 def vote(who: str, choice: str = "approve", **said: Any) -> dict[str, Any]:
@@ -164,6 +190,22 @@ SCENARIOS: dict[str, dict[str, Scenario]] = {
         "escalated": guarded_call(deadline=0.4, on_deadline="escalate", escalate_to=PEOPLE),
         "took_too_long": guarded_call(execution_timeout=600),
         "waiting": guarded_call(ends=False),
+    },
+    "manual_intervention": {
+        "succeeded": intervention((COMMAND, "fetched")),
+        "retried": intervention((COMMAND, "failed"), (RETRY, None), (COMMAND, "fetched")),
+        "skipped": intervention(("__IwfSystem_ExecuteRpc", RPC), (SKIP, None)),
+        "by_the_api": intervention(
+            published((COMMAND, "failed"), (COMMAND, "failed"), key="m1"),
+            published((RETRY, None), key="m2"),
+            published((RETRY, None), key="m2"),
+            published((SKIP, None), key="m3"),
+        ),
+        "early": intervention((RETRY, None), (RETRY, None), (COMMAND, "failed"), (COMMAND, "fetched")),
+        "malformed_first": intervention((COMMAND, {"encoding": "json", "data": "failed"}), (COMMAND, "fetched")),
+        "timed_out": intervention((COMMAND, "failed"), execution_timeout=60.0, advance=60),
+        "waiting": intervention(ends=False),
+        "waiting_after_a_failure": intervention((COMMAND, "failed"), ends=False),
     },
 }
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from contracts.human_step import digest_of_id
+from activities import records as record_activities
 from contracts.manual_intervention import MAX_MESSAGES
+from contracts.records import RecordBatch
 from local_host.task_hub import ManualClock
 from orchestrators.manual_intervention import MAX_RETRIES
-from services.record_store import close_record_store
+from services.record_store import RecordStore, RecordStoreError, close_record_store
 from tests.orchestrators.engine import Engine, running_engine
 from tests.orchestrators.reading import actions, answered, entries, open_waits, said, verdict, waits_of
 
@@ -230,19 +231,21 @@ def test_a_signal_that_comes_early_counts_when_the_call_has_failed(engine: Engin
     engine.phase(instance, "get_data" if signal == RETRY else "final")
 
 
-def test_events_that_come_before_the_run_begins_count(data_folder: Path) -> None:
+def delayed(engine: Engine) -> str:
+    """A run that begins in an hour, on an engine whose clock has not been moved."""
+    begins = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(hours=1)
+    return engine.client.schedule_new_orchestration("manual_intervention", input={}, start_at=begins)
+
+
+def test_events_that_come_before_the_run_begins_count_in_their_order(data_folder: Path) -> None:
     with running_engine(data_folder) as engine:
-        given = {"execution_timeout": 60.0}
-        begins = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(hours=1)
-        engine.client.schedule_new_orchestration(
-            "manual_intervention", input=given, instance_id="delayed", start_at=begins
-        )
-        for channel, value in [FAILED, (RETRY, None), FAILED, (SKIP, None)]:
-            engine.event("delayed", channel, value)
+        instance = delayed(engine)
+        for channel, value in [FAILED, (RETRY, None), FAILED, (RETRY, None), FAILED, (SKIP, None)]:
+            engine.event(instance, channel, value)
         engine.advance(minutes=59)
-        assert engine.status("delayed") == {}
+        assert engine.status(instance) == {}
         engine.advance(minutes=1)
-        assert engine.output("delayed") == 1
+        assert engine.output(instance) == 2
 
 
 def test_a_retry_goes_before_a_skip_where_both_wait(engine: Engine) -> None:
@@ -343,13 +346,23 @@ def test_what_comes_again_under_its_id_has_no_second_effect(engine: Engine) -> N
     assert answered(engine, instance, "one") == "taken"
 
 
-def test_the_verdict_is_published_when_the_message_is_on_record(engine: Engine) -> None:
+def test_a_message_that_is_not_on_record_takes_no_effect_and_shows_no_verdict(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(store: RecordStore, batch: RecordBatch) -> list[int]:
+        raise RecordStoreError("away")
+
     instance = started(engine)
-    send(engine, instance, (COMMAND, "fetched"), key="last")
-    engine.output(instance)
-    status = engine.status(instance)
-    assert status["trail"]["stored"] == status["trail"]["entries"] == 3
-    assert status["verdicts"][0].startswith(f"{digest_of_id('last')} ")
+    with monkeypatch.context() as patch:
+        patch.setattr(record_activities, "put_on_record", away)
+        send(engine, instance, FAILED, key="one")
+        send(engine, instance, (RETRY, None), key="two")
+        engine.advance(minutes=20)
+        assert (engine.phase(instance, "get_data")["verdicts"], actions(instance)) == ([], ["started"])
+    engine.advance(minutes=30)
+    engine.phase(instance, "get_data")
+    assert (answered(engine, instance, "one"), answered(engine, instance, "two")) == ("taken", "taken")
+    assert actions(instance) == ["started", "received", "call_failed", "received", "retried"]
 
 
 # Malformed
@@ -511,13 +524,13 @@ def test_a_run_ends_when_it_takes_longer_than_its_execution_timeout(engine: Engi
     ended_late(engine, instance)
 
 
-def test_a_run_that_ends_leaves_no_timer_behind(engine: Engine) -> None:
-    instance = started(engine, execution_timeout=60.0)
-    engine.event(instance, COMMAND, "fetched")
-    ended = engine.end(instance).last_updated_at
-    engine.advance(seconds=120)
-    assert engine.output(instance) == 0
-    assert engine.state(instance).last_updated_at == ended
+def test_what_is_over_before_it_waits_leaves_no_timer_behind(data_folder: Path) -> None:
+    with running_engine(data_folder) as engine:
+        instance = delayed(engine)
+        engine.event(instance, COMMAND, "fetched")
+        engine.advance(hours=1)
+        assert engine.output(instance) == 0
+        assert "timerCreated" not in engine.kinds(instance)
 
 
 # At the same moment, and after a crash

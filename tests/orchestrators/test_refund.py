@@ -6,12 +6,14 @@ from typing import Any
 import pytest
 from durabletask.client import OrchestrationStatus
 
+from activities import records as record_activities
 from contracts.base import as_utc_text
 from contracts.human_step import digest_of_id
+from contracts.records import RecordBatch
 from contracts.refund import MAX_DATA
 from orchestrators import refund as orchestrator
 from services import documents
-from services.record_store import get_record_store
+from services.record_store import RecordStore, RecordStoreError, get_record_store
 from tests.orchestrators.engine import Engine
 from tests.orchestrators.reading import actions, answered, entries, head, open_waits, size, verdict, waits_of
 
@@ -257,6 +259,40 @@ def test_of_two_readys_the_first_counts_and_the_second_is_a_duplicate(engine: En
     engine.output(instance)
     assert actions(instance).count("received") == 1
     assert list(states(engine, instance)) == [CREATE, NOTIFY, PROCESS]
+
+
+def test_of_two_early_readys_the_first_counts_too(engine: Engine) -> None:
+    instance = engine.start("refund", refund(CREATE, how=ONCE))
+    at_gate(engine, instance, CREATE)
+    ready(engine, instance, "r1")
+    at = engine.status(instance)["data"]["Ready"]
+    engine.advance(minutes=1)
+    ready(engine, instance, "r2")
+    assert engine.phase(instance, "creating")["data"]["Ready"] == at
+    assert [answered(engine, instance, each) for each in ("r1", "r2")] == ["taken", "duplicate"]
+
+
+def _store_away(store: RecordStore, batch: RecordBatch) -> list[int]:
+    raise RecordStoreError("away")
+
+
+@pytest.mark.parametrize(("first", "status"), [("Ready", "Refunded"), ("the time", "Expired")])
+def test_what_came_first_counts_though_the_store_was_away(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, first: str, status: str
+) -> None:
+    instance = waiting(engine)
+    engine.advance(hours=23)
+    with monkeypatch.context() as patch:
+        patch.setattr(record_activities, "put_on_record", _store_away)
+        swap(engine, instance, "second")  # the run stands still until that is on record
+        engine.state(instance)
+        if first == "Ready":
+            ready(engine, instance, "r1")
+        engine.advance(hours=2)
+        ready(engine, instance, "r2")
+    engine.advance(hours=1)
+    assert engine.output(instance)["status"] == status
+    assert answered(engine, instance, "r2") == ("duplicate" if first == "Ready" else "too_late")
 
 
 def test_a_flood_of_readys_is_not_put_on_record(engine: Engine) -> None:
@@ -634,6 +670,23 @@ def test_what_undoes_it_has_all_the_time_that_it_takes(engine: Engine) -> None:
     engine.advance(hours=5)
     assert answered(engine, instance, "late") == "too_late"
     assert answered(engine, instance, "s1") == "taken"
+    act(engine, instance, CANCEL, "retry")
+    assert "execution timeout" in failed(engine, instance)
+
+
+def test_what_comes_when_the_time_has_passed_is_answered_too(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    instance = waiting(engine, refund(CANCEL, how=ONCE, **AN_HOUR))
+    with monkeypatch.context() as patch:
+        patch.setattr(record_activities, "put_on_record", _store_away)
+        swap(engine, instance, "second", "s1")
+        engine.advance(hours=1)
+        swap(engine, instance, "third", "s2")
+        ready(engine, instance, "late")
+        engine.state(instance)
+    engine.advance(hours=1)
+    assert engine.phase(instance, "compensating")["data"] == {"SomeData": "third"}
+    assert [answered(engine, instance, each) for each in ("s1", "s2", "late")] == ["taken", "taken", "too_late"]
+    assert body_of(engine, instance, CANCEL)["data"] == "second"
     act(engine, instance, CANCEL, "retry")
     assert "execution timeout" in failed(engine, instance)
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from contracts.base import Contract
 from contracts.human_step import digest_of_said
 from contracts.manual_intervention import (
     COMMAND,
@@ -23,7 +24,7 @@ from contracts.manual_intervention import (
     decoded,
 )
 
-ENCODED = {"encoding": "json", "data": '"failed"'}
+ENCODED: dict[str, Any] = {"encoding": "json", "data": '"failed"'}
 
 
 def rpc(*messages: Any, key: str = "InterStateChannelPublishing") -> dict[str, Any]:
@@ -82,7 +83,7 @@ def test_a_value_has_4000_characters_of_json_at_most_at_each_door() -> None:
     assert OnCommand.model_validate(fits).messages[0].value == fits
     assert OnCommand.model_validate({"encoding": "json", "data": json.dumps(fits)}).messages[0].value == fits
     assert signal(signalValue=fits).messages[0].value == fits
-    for contract, payload in [
+    refused: list[tuple[type[Contract], Any]] = [
         (OnCommand, too_long),
         (OnSkip, too_long),
         (OnCommand, {"encoding": "json", "data": json.dumps(too_long)}),
@@ -90,7 +91,8 @@ def test_a_value_has_4000_characters_of_json_at_most_at_each_door() -> None:
         (Publication, {"messages": [{"channel": COMMAND, "value": too_long}]}),
         (PublishRequest, {"workflowId": "a", "messages": [{"channelName": COMMAND, "value": too_long}]}),
         (SignalRequest, {"workflowId": "a", "signalChannelName": COMMAND, "signalValue": too_long}),
-    ]:
+    ]
+    for contract, payload in refused:
         with pytest.raises(ValidationError, match="4,000 characters"):
             contract.model_validate(payload)
 
