@@ -9,10 +9,10 @@ from typing import Any
 
 import azure.durable_functions as df
 import azure.functions as func
-from activities.guarded_call import call_api
 from azure.durable_functions import worker
 
 from activities.approval import check_answers, post_outcome, send_approval_request, send_mail
+from activities.guarded_call import call_api
 from activities.purchase_order import cancel_order, place_order
 from activities.records import record
 from orchestrators.approval import approval

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue, model_serializer, model_validator
 
-from contracts.audit import TrailHead, digest_of
+from contracts.audit import RunStamp, TrailHead, digest_of
 from contracts.base import Comment, Contract, DecisionId, Timestamp, Who, same_person
 
 MAX_WARNINGS = 5
@@ -44,11 +44,13 @@ def digest_of_said(asked: Asking) -> str:
 
 
 class FromLink(Contract):
-    """What what comes from a link is bound to: the round, the number of the mail, and whether the code was right."""
+    """What a link binds to that which comes from it: the run, the round, the number of the mail; and whether the code was
+    right."""
 
     round: Annotated[int, Field(ge=1, le=1_000)]
     serial: Annotated[int, Field(ge=1, le=1_000_000)]
     code: Literal["right", "wrong"] | None = None
+    run: RunStamp | None = None
 
 
 class Decision(Contract):

@@ -219,7 +219,8 @@ class Desk:
         """Return why a link may not do anything, or None; a wrong code counts against it."""
         if link is None:
             return None
-        if link.round != self.shown.round or link.serial > self._mails:
+        is_of_other = link.run not in (None, self.record.run)
+        if is_of_other or link.round != self.shown.round or link.serial > self._mails:
             return "old_round"
         if self._wrong_codes.get(link.serial, 0) >= MAX_WRONG_CODES:
             return "locked"

@@ -136,6 +136,8 @@ class Gatekeeper:
         """Return why an event is refused as it stands, or None."""
         assert self._gate is not None
         link = event.link
+        if link is not None and link.run not in (None, self._record.run):
+            return "old_gate"
         if link is not None and (link.round != self.number or link.serial > self._mails):
             return "old_gate"
         if event.gate is not None and event.gate != self.number:

@@ -170,6 +170,8 @@ def _outline(value: Any, level: int = 0) -> str:
 def _facts(mail: Mail, content: Content) -> list[tuple[str, JsonValue]]:
     """What stands in the table of every mail: names, and what people wrote."""
     details: JsonValue = content.details
+    if mail.page == "intervene":  # what the link is bound to is nothing to read
+        details = {name: part for name, part in (content.details or {}).items() if name != "call_sha256"}
     if len(json.dumps(details, ensure_ascii=False)) > MAX_DETAILS:
         details = "too long for a mail" + ("; the page behind the link shows them" if mail.link is not None else "")
     said: list[tuple[str, JsonValue]] = [

@@ -190,6 +190,7 @@ _STATUSES = {
     "timed_out": "Timeout",
     "withdrawn": "Withdrawn",
     "failed": "Failed",
+    "execution_timed_out": "Failed",
 }
 
 

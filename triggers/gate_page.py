@@ -12,6 +12,7 @@ import azure.functions as func
 from azure.durable_functions import DurableFunctionsClient
 from pydantic import ConfigDict, JsonValue, ValidationError
 
+from contracts.audit import digest_of
 from contracts.base import Contract, Timestamp
 from contracts.guarded_call import GuardedCallInput
 from contracts.human_step import FromLink, Gate, Progress
@@ -79,6 +80,9 @@ BY_TIME = {
     "skipped": "The time was up, and it went on without the call.",
 }
 """How it ended where nobody did anything."""
+
+NOT_SHOWN = ("body", "call_sha256")
+"""Details that bind the link to the call; the page has the whole of it."""
 
 _OLDER = "It was tried again since, and failed again. If there is still something to do, a newer mail has the link."
 
@@ -203,7 +207,8 @@ async def _behind(client: DurableFunctionsClient, token: str) -> Behind:
     story = await asyncio.to_thread(_story, link)
     edits = [action.version or 1 for action in story.actions if action.gate < link.claims.round]
     call = story.calls.get(max([1, *edits]))
-    if call is None:
+    details = link.shown.content.details or {}
+    if call is None or digest_of(call) != details.get("call_sha256"):
         raise TooLate(GONE)
     return Behind(**vars(link), gate=gate, story=story, call=call)
 
@@ -233,7 +238,7 @@ async def _ask(client: DurableFunctionsClient, behind: Behind, what: Said, typed
         "gate": claims.round,
         "decision_id": what.id_of(typed.view),
         "channel": "link",
-        "link": FromLink(round=claims.round, serial=claims.serial),
+        "link": FromLink(round=claims.round, serial=claims.serial, run=claims.run),
     }
     event = EVENTS[what.action].model_validate(common | what.given)
     asked = Asked(what.action, event, claims.person, what.action, what.reason, channel="link")
@@ -251,7 +256,7 @@ def _form(
         behind,
         "gate.html",
         status if errors else 200,
-        details={name: value for name, value in details.items() if name != "body" and value is not None},
+        details={name: value for name, value in details.items() if name not in NOT_SHOWN and value is not None},
         headers=behind.call.get("headers"),
         sent=pretty(behind.body) if behind.body is not None else None,
         attempts=story.attempts[-MAX_ATTEMPTS_SHOWN:],

@@ -59,14 +59,13 @@ async def start(
     if options.execution_timeout is not None:
         given |= {"execution_timeout": options.execution_timeout}
     policy = options.id_reuse_policy or DEFAULT
-
     if given_id is None:
         instance_id = f"{workflow}-{uuid4()}"
         await _schedule(client, workflow, instance_id, policy, input=given, start_at=begins)
         return instance_id
     give_up, is_refused = time.monotonic() + PATIENCE, False
     async with _turns.setdefault(given_id, asyncio.Lock()):  # else many of one id would end one another's runs
-        while True:
+        while time.monotonic() < give_up:
             there = await client.get_orchestration_state(given_id)
             if there is not None:
                 if is_repetition(there):
@@ -78,8 +77,7 @@ async def start(
             if await _schedule(client, workflow, given_id, policy, input=given, start_at=begins):
                 return given_id
             is_refused = policy != "ALLOW_TERMINATE_IF_RUNNING"
-            if time.monotonic() >= give_up:
-                raise Unavailable("Others start runs with this id all the time. Try again in a moment.")
+    raise Unavailable("Others start runs with this id all the time. Try again in a moment.")
 
 
 async def _schedule(
@@ -126,12 +124,8 @@ def _already_started(there: OrchestrationState, workflow: str, policy: IdReusePo
     what, since = there.name.replace("_", " "), as_utc_text(there.created_at)
     status = there.runtime_status.name.lower()
     if there.runtime_status not in ENDED:
-        again = (
-            "until it has ended"
-            if there.name != workflow
-            else ("until it has ended, or idReusePolicy=ALLOW_TERMINATE_IF_RUNNING ends it first")
-        )
-        sentence = f"Choose another id, or wait {again}."
+        ends_it = "" if there.name != workflow else "; idReusePolicy=ALLOW_TERMINATE_IF_RUNNING ends it"
+        sentence = f"Choose another id, or wait until it has ended{ends_it}."
     elif policy == "DISALLOW_REUSE" or there.runtime_status is OrchestrationStatus.COMPLETED:
         sentence = "Choose another id, or use it again with idReusePolicy=ALLOW_IF_NO_RUNNING."
     else:

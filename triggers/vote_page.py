@@ -144,7 +144,7 @@ async def _ask(client: DurableFunctionsClient, behind: Behind, what: Said, typed
         "comments": what.comments,
         "decision_id": what.id_of(typed.view),
         "channel": "link",
-        "link": FromLink(round=claims.round, serial=claims.serial, code=code),
+        "link": FromLink(round=claims.round, serial=claims.serial, code=code, run=claims.run),
     }
     payload: VoteEvent | DelegateEvent
     if what.vote == "delegate":

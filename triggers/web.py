@@ -112,7 +112,7 @@ def read_body[Body: Contract](req: func.HttpRequest, contract: type[Body]) -> Bo
     raise Unprocessable(f"The body is not valid: {names}.", errors=fields)
 
 
-def check[Value](look: Callable[[Value], None], field: str, value: Value | None) -> None:
+def check(look: Callable[[Any], None], field: str, value: Any | None) -> None:
     """Raise ``Unprocessable``, with the name of the field, for what a contract cannot check."""
     if value is None:
         return

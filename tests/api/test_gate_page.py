@@ -175,6 +175,7 @@ def test_the_page_shows_what_has_failed_and_nothing_is_chosen(
     assert '"minimum": 1' in words
     assert "You are asked as ann@example.com" in words
     assert "What was done before" not in words
+    assert "sha256" not in words
 
 
 @pytest.mark.parametrize(
@@ -415,7 +416,13 @@ def test_a_body_that_cannot_be_is_marked_and_kept(
 
 @pytest.mark.parametrize(
     "body",
-    [{"x": "\N{GRINNING FACE}" * 15_990}, {"x": [1] * 5_000}, json.loads("[" * 190 + "]" * 190), [[{}] * 50] * 20],
+    [
+        {"x": "\U000e0041" * 15_990},
+        {"x": "\N{GRINNING FACE}" * 15_990},
+        {"x": [1] * 5_000},
+        json.loads("[" * 190 + "]" * 190),
+        [[{}] * 50] * 20,
+    ],
 )
 def test_the_largest_bodies_can_be_shown_and_sent(
     client: httpx.Client, host: HostProcess, browser: httpx.Client, body: Any
@@ -880,6 +887,10 @@ def test_another_run_of_the_same_id_and_one_that_is_gone(
         ("UPDATE record SET body = replace(body, 'charge failed', 'nothing failed') WHERE partition = ?", "shown:{}"),
         ("DELETE FROM record WHERE partition = ? AND key LIKE '%|call|%'", "document:{}"),
         ("UPDATE record SET body = '{}' WHERE partition = ? AND key LIKE '%|call|%'", "document:{}"),
+        (
+            "UPDATE record SET body = replace(body, 'order-7', 'order-8') WHERE partition = ? AND key LIKE '%|call|%'",
+            "document:{}",
+        ),
     ],
 )
 def test_what_was_changed_in_the_store_is_not_shown(
@@ -893,6 +904,19 @@ def test_what_was_changed_in_the_store_is_not_shown(
     assert_says_nothing(browser.get(page.link), 410)
     assert_says_nothing(page.send(action="retry", reason="Go"), 410)
     assert not done(client, intervention_id)
+
+
+def test_of_many_attempts_the_newest_are_shown(client: httpx.Client, host: HostProcess, browser: httpx.Client) -> None:
+    quick = {"attempts": 20, "first_interval": 0.01, "max_interval": 0.01}
+    intervention_id = hopeless(client, retry=quick)
+    for number in (1, 2):
+        page = opened(browser, gate_link(host, intervention_id, number=number))
+        assert "The newest" not in text(page.response)
+        page.send(action="retry", reason="Once more")
+    page = opened(browser, gate_link(host, intervention_id, number=3))
+    assert "Attempts that failed: 60" in text(page.response)
+    assert "The newest 50 of them." in text(page.response)
+    assert re.findall(r"<strong>(\d+)\.</strong>", page.response.text) == [str(number) for number in range(11, 61)]
 
 
 def test_an_attempt_that_was_changed_in_the_store_is_left_out(

@@ -19,8 +19,9 @@ from contracts.approval import MAX_ROUNDS, VoteEvent
 from contracts.human_step import MAX_VERDICTS, digest_of_id, digest_of_person, digest_of_said
 from contracts.records import RecordBatch
 from orchestrators.approval import KEPT_COMMENT, MAX_ASIDE
-from orchestrators.approval_desk import MAX_REFUSALS_EACH, MAX_WRONG_CODES
+from orchestrators.approval_desk import MAX_WRONG_CODES
 from orchestrators.ballot import MAX_VOTES
+from orchestrators.verdicts import MAX_REFUSALS_EACH
 from services.mail import FolderMailer, Mailer
 from services.record_store import RecordStore, RecordStoreError
 from settings import get_settings

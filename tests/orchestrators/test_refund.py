@@ -295,6 +295,22 @@ def test_what_came_first_counts_though_the_store_was_away(
     assert answered(engine, instance, "r2") == ("duplicate" if first == "Ready" else "too_late")
 
 
+def test_swaps_and_ready_are_taken_in_their_order_though_the_store_was_away(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance = waiting(engine)
+    with monkeypatch.context() as patch:
+        patch.setattr(record_activities, "put_on_record", _store_away)
+        for data in ("second", "third", "fourth"):
+            swap(engine, instance, data)
+        ready(engine, instance)
+        swap(engine, instance, "fifth")
+        engine.state(instance)
+    engine.advance(minutes=10)
+    assert engine.output(instance)["data"] == "fifth"
+    assert body_of(engine, instance, PROCESS)["data"] == "fourth"
+
+
 def test_a_flood_of_readys_is_not_put_on_record(engine: Engine) -> None:
     instance = waiting(engine, refund(PROCESS, how=ONCE))
     for _ in range(30):
@@ -656,8 +672,19 @@ def test_a_call_that_is_under_way_ends_with_the_run(engine: Engine, name: str, u
     assert engine.end(gate).runtime_status is OrchestrationStatus.FAILED
     assert engine.status(gate)["phase"] == "execution_timed_out"
     assert states(engine, instance)[name] == "failed"
+    assert engine.kinds(instance).count("timerFired") == (2 if name == EXPIRE else 1)
     assert [name for name in states(engine, instance) if name in (CANCEL, REVERSE)] == undone
     engine.phase(instance, "execution_timed_out")
+
+
+def test_a_call_that_was_ended_by_the_time_is_not_what_failed(engine: Engine) -> None:
+    instance = to_gate(engine, PROCESS, FOREVER, **AN_HOUR)
+    engine.client.suspend_orchestration(instance)
+    engine.client.terminate_orchestration(call_id(engine, instance, PROCESS), output="stop")
+    engine.advance(hours=1)
+    engine.client.resume_orchestration(instance)
+    assert "execution timeout" in failed(engine, instance)
+    assert states(engine, instance)[CANCEL] == "succeeded"
 
 
 def test_what_undoes_it_has_all_the_time_that_it_takes(engine: Engine) -> None:

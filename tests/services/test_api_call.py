@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from contracts.guarded_call import MAX_ERROR, Answer, Attempt, HttpCall, SimulatedCall
-from services import clock
+from services import clock, http_exchange
 from services.api_call import MAX_LEVELS, MAX_REDIRECTS, check_call, make
 from services.http_exchange import MAX_ANSWER
 from settings import get_settings
@@ -262,6 +262,7 @@ def test_half_an_answer_is_unreadable(server: FailingServer, reply: Reply) -> No
 def test_an_encoding_that_was_not_asked_for_is_unreadable(server: FailingServer, encoding: str) -> None:
     answer = answer_to(server, Reply(200, b"x", {"Content-Encoding": encoding}))
     assert problem_of(answer) == ("unreadable", 200)
+    assert answer.message == f"The answer of {server.host} has an encoding that was not asked for."
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "X-GZIP", "deflate"])
@@ -326,6 +327,8 @@ def own_certificate(tmp_path: Path) -> ssl.SSLContext:
     certificate = (
         x509.CertificateBuilder(name, name, key.public_key(), 1, today - timedelta(1), today + timedelta(1))
         .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
     form = (serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
@@ -345,6 +348,27 @@ def test_a_certificate_that_is_not_trusted_gets_nothing(
         assert problem_of(answer) == ("tls", None)
         assert answer.message == f"{server.host} cannot be trusted: self-signed certificate."
         assert server.requests == []
+
+
+def test_over_tls_all_is_as_without(
+    allow: Callable[[str], None], own_certificate: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(http_exchange, "DEFAULT_CA_BUNDLE_PATH", tmp_path / "certificate")
+    http_exchange._tls.cache_clear()
+    try:
+        with failing_server(own_certificate) as server:
+            allow(f"{server.host},{server.host.replace('127.0.0.1', 'localhost')}")
+            assert answer_to(server, Reply(200, b"1"), method="POST", body={"a": 1}).result == 1
+            assert server.requests[0].headers["Host"] == server.host
+            assert answer_to(server, failing.half_a_body()).problem == "unreadable"
+            assert answer_to(server, failing.dropped()).problem == "unreadable"
+            for slow in (failing.hang(), failing.drip(), failing.drip_head()):
+                assert answer_to(server, slow, timeout=0.4).problem == "timeout"
+            answer = attempt(server.url().replace("127.0.0.1", "localhost"))
+            assert problem_of(answer) == ("tls", None)
+            assert "Hostname mismatch" in answer.message
+    finally:
+        http_exchange._tls.cache_clear()
 
 
 def test_a_server_without_tls_gets_nothing_over_https(server: FailingServer) -> None:

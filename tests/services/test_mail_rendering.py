@@ -195,7 +195,8 @@ def test_a_mail_without_a_link_has_nothing_to_click(template: str) -> None:
 
 @pytest.mark.parametrize("template", GATE)
 def test_a_mail_of_a_call_that_failed_names_its_facts_as_what_they_are(template: str) -> None:
-    said = content(requester="refund-7", item="charge", title="charge failed", details={"call": "POST https://x/"})
+    said = content(requester="refund-7", item="charge", title="charge failed")
+    said = said.model_copy(update={"details": {"call": "POST https://x/", "call_sha256": "0" * 64}})
     message = arrived(render(a_mail(template, by=None, on_behalf_of=None, comment=None), said))
     text, html = texts(message)
     lines = [line for line in text.split("\n") if line.startswith(">")]
