@@ -44,8 +44,7 @@ def digest_of_said(asked: Asking) -> str:
 
 
 class FromLink(Contract):
-    """What a link binds to that which comes from it: the run, the round, the number of the mail; and whether the code was
-    right."""
+    """What comes with whatever comes from a link: its run, round, and number of the mail, and whether the code fits."""
 
     round: Annotated[int, Field(ge=1, le=1_000)]
     serial: Annotated[int, Field(ge=1, le=1_000_000)]

@@ -672,7 +672,6 @@ def test_a_call_that_is_under_way_ends_with_the_run(engine: Engine, name: str, u
     assert engine.end(gate).runtime_status is OrchestrationStatus.FAILED
     assert engine.status(gate)["phase"] == "execution_timed_out"
     assert states(engine, instance)[name] == "failed"
-    assert engine.kinds(instance).count("timerFired") == (2 if name == EXPIRE else 1)
     assert [name for name in states(engine, instance) if name in (CANCEL, REVERSE)] == undone
     engine.phase(instance, "execution_timed_out")
 
@@ -685,6 +684,18 @@ def test_a_call_that_was_ended_by_the_time_is_not_what_failed(engine: Engine) ->
     engine.client.resume_orchestration(instance)
     assert "execution timeout" in failed(engine, instance)
     assert states(engine, instance)[CANCEL] == "succeeded"
+
+
+def test_a_run_that_is_out_of_time_waits_for_a_call_that_goes_on(engine: Engine) -> None:
+    instance = to_gate(engine, PROCESS, FOREVER, **AN_HOUR)
+    gate = call_id(engine, instance, PROCESS)
+    engine.client.suspend_orchestration(gate)
+    engine.advance(hours=2)
+    assert engine.state(instance).runtime_status is OrchestrationStatus.RUNNING
+    assert engine.kinds(instance).count("timerFired") == 1
+    assert CANCEL not in states(engine, instance)
+    engine.client.resume_orchestration(gate)
+    assert "execution timeout" in failed(engine, instance)
 
 
 def test_what_undoes_it_has_all_the_time_that_it_takes(engine: Engine) -> None:
