@@ -21,6 +21,7 @@ from orchestrators.guarded_call import guarded_call
 from orchestrators.manual_intervention import manual_intervention
 from orchestrators.purchase_order import purchase_order
 from orchestrators.refund import refund
+from services.api_call import check_apis
 from services.callback import check_callback_key
 from services.links import check_links
 from services.mail import check_mail
@@ -73,6 +74,7 @@ check_retention()
 check_mail()  # So do mails that cannot be sent, links and callbacks that cannot be signed.
 check_links()
 check_callback_key()
+check_apis()
 get_record_store()  # A storage account that is not named stops it too; so does one that cannot be read.
 
 # Without strict typing, a payload with the SDK's envelope of a custom object instantiates any class that is loaded.

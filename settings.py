@@ -148,6 +148,15 @@ class Settings(BaseSettings):
         description="The same for single workflows, as a JSON object.",
     )
 
+    @field_validator("refund_api")
+    @classmethod
+    def _can_be_added_to(cls, value: HttpUrl | None) -> HttpUrl | None:
+        if value is not None and (
+            value.username or value.password or value.query or value.fragment or len(str(value)) > 1_400
+        ):
+            raise ValueError("it has no user name, no query and no fragment, and up to 1,400 characters")
+        return value
+
     @field_validator("audit_key")
     @classmethod
     def _each_key_is_long(cls, value: SecretStr | None) -> SecretStr | None:

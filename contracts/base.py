@@ -33,9 +33,16 @@ class Contract(BaseModel):
         return self.model_dump(mode="json")
 
 
+def _in_an_address(value: str) -> str:
+    if value in (".", ".."):  # whatever sends a path leaves them out of it
+        raise ValueError("an id is not one or two dots")
+    return value
+
+
 InstanceId = Annotated[
     str,
     StringConstraints(min_length=1, max_length=100, pattern=r"\A[A-Za-z0-9_.:-]+\z"),
+    AfterValidator(_in_an_address),
     Field(description="1 to 100 letters, digits and - _ . :"),
 ]
 
@@ -161,6 +168,11 @@ def same_person(text: str) -> str:
         return local + at + domain.encode("idna").decode() if at else visible
     except UnicodeError:
         return visible
+
+
+def one_line(text: str) -> str:
+    """Make one line of any text, such as an instance id can be."""
+    return "".join(each if each.isprintable() else "\ufffd" for each in text)[:200].strip() or "-"
 
 
 def path_to(template: str, instance_id: str) -> str:

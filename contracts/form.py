@@ -39,6 +39,8 @@ KEYWORDS = (
 (patterns, uniqueItems, combinations), or refers elsewhere."""
 INNER = ("items", "additionalProperties")
 MAX_LEVELS = 6
+MAX_NESTED = 50
+"""How deep a JSON value of somebody's is nested: readers give up at about 200, and it stands inside of more."""
 SCALARS = ("string", "number", "integer", "boolean")
 
 
@@ -48,6 +50,21 @@ def check_text(text: str) -> None:
         text.encode()
     except UnicodeEncodeError:
         raise ValueError("it has half a surrogate pair in it, which is no character") from None
+
+
+def json_text(value: JsonValue) -> str:
+    """Return a JSON value as text. Raises ``ValueError`` for what cannot be kept, or is nested too deep."""
+    if _levels(value) > MAX_NESTED:
+        raise ValueError(f"it is nested more than {MAX_NESTED} deep")
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    check_text(text)
+    return text
+
+
+def _levels(value: JsonValue) -> int:
+    if not isinstance(value, dict | list):
+        return 0
+    return 1 + max(map(_levels, value.values() if isinstance(value, dict) else value), default=0)
 
 
 def check_form(schema: dict[str, Any]) -> None:

@@ -1,6 +1,5 @@
 """A guarded call: what is called, how it is tried again, what people may do when it has failed, and what comes out."""
 
-import json
 import re
 from typing import Annotated, Literal, Self
 
@@ -21,13 +20,13 @@ from contracts.base import (
     Who,
     same_person,
 )
-from contracts.form import Form, check_text
+from contracts.form import Form, json_text
 from contracts.human_step import Asking, FromLink
 from contracts.people import Person, Reminders
 from contracts.start import Limited
 
 MAX_JSON = 16_000
-"""Characters of the JSON of a body, or of a substitute result."""
+"""Characters (of UTF-16) of the JSON of a body, or of a substitute result: it stands in one row of the record store."""
 MAX_ERROR = 4_000
 """Characters of an error that are kept: 4 KB of ASCII."""
 MAX_ATTEMPTS = 20
@@ -37,9 +36,8 @@ RETRIED = (408, 425, 429)
 
 
 def _short(value: JsonValue) -> JsonValue:
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    check_text(text)
-    if len(text) > MAX_JSON:
+    text = json_text(value)
+    if len(text.encode("utf-16-le")) > 2 * MAX_JSON:
         raise ValueError(f"it has more than {MAX_JSON:,} characters of JSON")
     return value
 
@@ -51,7 +49,7 @@ class SimulatedCall(Contract):
     """A call of nobody, for demonstrations: the first ``fails`` attempts fail with ``status``, and a body that does not
     fit ``accepts`` is refused with 422. Else it gives ``result``, or the body where there is none."""
 
-    kind: Literal["simulated"] = "simulated"
+    kind: Literal["simulated"]
     fails: Annotated[int, Field(ge=0, le=1_000)] = 0
     status: Annotated[int, Field(ge=400, le=599)] = 503
     accepts: Form | None = None
@@ -175,7 +173,7 @@ class GuardedCall(Contract):
         people = [same_person(each.email) for each in (*self.assigned_to, *self.escalate_to)]
         if len(people) > len(dict.fromkeys(people)):
             raise ValueError("a person is named twice")
-        if len(people) > MAX_PEOPLE:
+        if len(people) + (not self.assigned_to) > MAX_PEOPLE:  # with the mailbox
             raise ValueError(f"more than {MAX_PEOPLE} people are named")
         return self
 
@@ -210,6 +208,9 @@ that leads elsewhere; an address that the settings do not allow; an answer that 
 attempt that could not be made."""
 
 
+Fingerprint = Annotated[str, Field(pattern=r"\A[0-9a-f]{16}\z")]
+
+
 class Answer(Contract):
     """What came of an attempt: the durable output of ``call_api``.
 
@@ -221,17 +222,19 @@ class Answer(Contract):
     problem: Problem | None = None
     status: int | None = None
     message: Annotated[str, Field(max_length=MAX_ERROR)] = ""
-    fingerprint: Annotated[str, Field(pattern=r"\A[0-9a-f]{16}\z")] | None = None
+    fingerprint: Fingerprint | None = None
     retry_after: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     result: JsonValue = None
 
 
 class GateCommand(Asking):
-    """What all have in common that people do at a gate. ``gate`` is the one it is meant for, where that is known."""
+    """What all have in common that people do at a gate. ``gate`` and ``fingerprint`` say which failure it is meant for,
+    where that matters."""
 
     by: Who
     reason: Annotated[Comment, StringConstraints(min_length=1)]
     gate: Annotated[int, Field(ge=1, le=1_000)] | None = None
+    fingerprint: Fingerprint | None = None
 
 
 class RetryCommand(GateCommand):
@@ -307,7 +310,7 @@ class ResolveInterventions(Contract):
     repetition is seen as one.
     """
 
-    fingerprint: Annotated[str, Field(pattern=r"\A[0-9a-f]{16}\z")]
+    fingerprint: Fingerprint
     action: Literal["retry", "edit", "skip", "fail"]
     by: Who
     reason: Annotated[Comment, StringConstraints(min_length=1)]
@@ -341,16 +344,20 @@ class GuardedCallOutcome(Contract):
 
 
 _SHOWN_HEADERS = ("accept", "accept-language", "content-type", "user-agent", "x-request-id", "x-correlation-id")
-_SECRET = re.compile(r"(?i)([?&][^=&#]*(?:key|token|secret|sig|pass|code|auth)[^=&#]*=)[^&#]*")
+_VALUE = re.compile(r"([?&][^=&#]*=)[^&#]*|#.*")
+SHOWN_HEADER = 200
+"""Characters of the value of a header that are shown."""
 MASK = "***"
 
 
 def masked(call: SimulatedCall | HttpCall) -> dict[str, JsonValue]:
-    """Return a call as it may be shown: without the values of headers, and of parameters that look like secrets."""
-    shown = call.plain()
-    if isinstance(call, HttpCall):
-        shown["url"] = _SECRET.sub(rf"\1{MASK}", call.url)
-        shown["headers"] = {
-            name: value if name.lower() in _SHOWN_HEADERS else MASK for name, value in call.headers.items()
-        }
-    return shown
+    """Return a call as it may be shown: without the values of headers, and of parameters in the address."""
+    if isinstance(call, SimulatedCall):
+        return call.model_dump(mode="json", exclude={"accepts", "result"})
+    return call.plain() | {
+        "url": _VALUE.sub(lambda found: f"{found[1] or '#'}{MASK}", call.url),
+        "headers": {
+            name: value[:SHOWN_HEADER] if name.lower() in _SHOWN_HEADERS else MASK
+            for name, value in call.headers.items()
+        },
+    }

@@ -1,6 +1,5 @@
 """Refund: what starts it, what moves it on, what comes out."""
 
-import json
 import re
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
@@ -28,7 +27,7 @@ from contracts.base import (
     Who,
     same_person,
 )
-from contracts.form import check_text
+from contracts.form import json_text
 from contracts.guarded_call import Retry
 from contracts.human_step import Asking
 from contracts.people import Person
@@ -39,8 +38,6 @@ MAX_DATA = 1_000
 status, which must stay under 16 KB whatever the script."""
 MAX_RESULT = 8_000
 """Characters of the JSON of what API 1 gave that later calls get: a body has up to 16,000."""
-MAX_LEVELS = 50
-"""How deep either is nested: readers of JSON give up at about 200, and both stand inside of more."""
 MAX_AMOUNT = 1_000_000_000
 
 CallName = Literal[
@@ -61,23 +58,8 @@ def _amount(value: Any) -> str:
     return f"{amount:.2f}"
 
 
-def _text_of(value: JsonValue) -> str:
-    if _levels(value) > MAX_LEVELS:
-        raise ValueError(f"it is nested more than {MAX_LEVELS} deep")
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    check_text(text)
-    return text
-
-
-def _levels(value: JsonValue) -> int:
-    if not isinstance(value, dict | list):
-        return 0
-    inner = value.values() if isinstance(value, dict) else value
-    return 1 + max(map(_levels, inner), default=0)
-
-
 def _data(value: JsonValue) -> JsonValue:
-    if len(_text_of(value).encode("utf-16-le")) > 2 * MAX_DATA:
+    if len(json_text(value).encode("utf-16-le")) > 2 * MAX_DATA:
         raise ValueError(f"it has more than {MAX_DATA:,} characters of JSON")
     return value
 
@@ -142,7 +124,7 @@ class RefundInput(_Refund, Limited):
     currency: Currency | None = None
     idempotency_key: DecisionId | None = None
     ready_hours: Hours = 24.0
-    api: Annotated[str, Field(max_length=1_500, pattern=r"\Ahttps?://[!-~]*[^/\s]\z")] | None = None
+    api: Annotated[str, Field(max_length=1_500, pattern=r"\Ahttps?://[^\s@?#]*[^\s@?#/]\z")] | None = None
     mailbox: PlainAddress | None = None
 
     @property
@@ -200,7 +182,7 @@ class RefundOutcome(Contract):
 def fitting(result: JsonValue) -> JsonValue:
     """Return what API 1 gave if it can be handed on in the body of another call, else None."""
     try:
-        return result if len(_text_of(result)) <= MAX_RESULT else None
+        return result if len(json_text(result)) <= MAX_RESULT else None
     except ValueError:
         return None
 

@@ -2,13 +2,14 @@
 
 import json
 from datetime import UTC, datetime, timedelta
+from itertools import batched
 from typing import Any, Literal
 
 from durabletask import task
 
 from activities.approval import send_mail
 from contracts.audit import digest_of
-from contracts.base import path_to, same_person
+from contracts.base import MAX_PEOPLE, one_line, path_to, same_person
 from contracts.guarded_call import (
     Answer,
     GateEvent,
@@ -27,6 +28,8 @@ from orchestrators.retries import EFFECT
 from orchestrators.run_record import RunRecord
 
 WAITING = "waiting_for_intervention"
+MAX_MAILS = 1_000
+"""Of one run; then nobody is reminded any more, since each turn goes through all of its history."""
 SHOWN_BODY = 3_000
 """Characters of a body that a mail shows; the page has the whole."""
 
@@ -140,7 +143,7 @@ class Gatekeeper:
             return "old_gate"
         if link is not None and (link.round != self.number or link.serial > self._mails):
             return "old_gate"
-        if event.gate is not None and event.gate != self.number:
+        if event.gate not in (None, self.number) or event.fingerprint not in (None, self._gate.fingerprint):
             return "old_gate"
         if self._asked.assigned_to and not self._is_assigned(event.by):
             return "not_assigned"
@@ -200,14 +203,17 @@ class Gatekeeper:
             return False
         sent, self._sent = self._sent, []
         for template, succeeded in dict.fromkeys((mail.template, done) for mail, done in sent):
-            people = tuple(mail.to for mail, done in sent if (mail.template, done) == (template, succeeded))
-            self._record.note("mailed" if succeeded else "mail_failed", people=people, detail=template)
+            people = [mail.to for mail, done in sent if (mail.template, done) == (template, succeeded)]
+            for some in batched(people, MAX_PEOPLE, strict=False):
+                self._record.note("mailed" if succeeded else "mail_failed", people=some, detail=template)
         return True
 
     @property
     def _next_reminder(self) -> datetime | None:
         reminders = self._asked.reminders
-        hours = reminders.hours_to_next(self._reminders) if reminders is not None else None
+        if reminders is None or self._mails >= MAX_MAILS:
+            return None
+        hours = reminders.hours_to_next(self._reminders)
         return self._opened + timedelta(hours=hours) if hours is not None else None
 
     def _mail(self, template: Template, people: tuple[Person, ...]) -> None:
@@ -239,7 +245,7 @@ class Gatekeeper:
         details |= {"attempts": attempts, "status": answer.status, "fingerprint": answer.fingerprint}
         details["call_sha256"] = whole
         return Content(
-            requester=_line(self._asked.part_of or self._ctx.instance_id),
+            requester=one_line(self._asked.part_of or self._ctx.instance_id),
             item=self._asked.name,
             title=f"{self._asked.name[:190]} failed",
             description=answer.message or None,
@@ -249,8 +255,3 @@ class Gatekeeper:
     @property
     def _now(self) -> datetime:
         return self._ctx.current_utc_datetime
-
-
-def _line(text: str) -> str:
-    """Make one line of any text, such as an instance id can be."""
-    return "".join(each if each.isprintable() else "\ufffd" for each in text)[:200].strip() or "-"

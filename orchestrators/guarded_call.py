@@ -27,10 +27,11 @@ from contracts.human_step import Asking
 from orchestrators.backoff import wait_after
 from orchestrators.gate import Gatekeeper
 from orchestrators.human_step import ExecutionTimedOut, Finished, Inbox, end_of, out_of_time
+from orchestrators.retries import EFFECT
 from orchestrators.run_record import RunRecord
 from orchestrators.verdicts import Verdicts
 
-EVENTS: dict[str, type[Asking]] = {"retry": RetryEvent, "edit": EditEvent, "skip": SkipEvent, "fail": FailEvent}
+EVENTS: dict[str, type[GateEvent]] = {"retry": RetryEvent, "edit": EditEvent, "skip": SkipEvent, "fail": FailEvent}
 ACTIONS: dict[type[Asking], str] = {contract: name for name, contract in EVENTS.items()}
 DONE: dict[str, Any] = {"retry": "retried", "edit": "edited", "skip": "skipped", "fail": "failed"}
 """What is noted of each."""
@@ -66,8 +67,8 @@ class _GuardedCall:
         self._asked = asked
         self.record = RunRecord(ctx)
         self._verdicts = Verdicts(self.record)
-        ends_at = end_of(ctx, asked.execution_timeout)
-        self._inbox = Inbox(ctx, EVENTS, self.record.set_aside, in_order=True, ends_at=ends_at, listens_on=True)
+        self._ends_at = end_of(ctx, asked.execution_timeout)
+        self._inbox = Inbox(ctx, EVENTS, self.record.set_aside, in_order=True, ends_at=self._ends_at, listens_on=True)
         self._gate = Gatekeeper(ctx, asked, self.record, self._inbox)
         self._call = asked.call
         self._key = ctx.new_uuid()
@@ -95,6 +96,7 @@ class _GuardedCall:
             if isinstance(event, SkipEvent):
                 return (yield from self._end("Skipped", event.result))
             if isinstance(event, FailEvent):
+                self._inbox.close()
                 raise CallFailed(f"{event.by} let it fail: {event.reason}")
 
     # Trying
@@ -103,6 +105,8 @@ class _GuardedCall:
         """Make a group of attempts; give the answer that worked, or the last one."""
         retry = self._asked.retry
         for number in range(1, retry.attempts + 1):
+            if self._ends_at is not None and self._ends_at <= self._now:
+                raise ExecutionTimedOut
             self._attempts += 1
             attempt = Attempt(call=self._call, number=self._attempts, key=self._key)
             self._inbox.watch(self._ctx.call_activity(call_api, input=attempt.plain()), CALL)
@@ -122,10 +126,13 @@ class _GuardedCall:
         return answer
 
     def _answer(self) -> Turn[Answer]:
+        """Wait for the answer, also past the end of the run: what the call did must not be left in the dark."""
+        self._inbox.ends_at = None
         while True:
             finished = yield from self._next(None)
             if finished is not None and finished.what == CALL:
                 break
+        self._inbox.ends_at = self._ends_at
         if finished.succeeded:
             return Answer.model_validate(finished.result)
         message = "The attempt could not be made; the log of the app has the details."
@@ -194,7 +201,7 @@ class _GuardedCall:
             return "body_wrong"
         given = {"form": self._asked.body_schema, "answers": event.body}
         try:
-            checked = yield self._ctx.call_activity(check_answers, input=given)
+            checked = yield self._ctx.call_activity(check_answers, input=given, retry_policy=EFFECT)
         except task.TaskFailedError:
             return "body_wrong"
         return "body_wrong" if checked["wrong"] else None
@@ -247,6 +254,7 @@ class _GuardedCall:
 
     def end_out_of_time(self) -> Turn[None]:
         """End a run that has taken too long, whatever it was at."""
+        self._inbox.close()
         was_open = self._gate.is_open
         if was_open:
             self._gate.close(None, None)

@@ -61,4 +61,6 @@ def guarded(
 def _simulated(asked: RefundInput, refund_id: str, name: CallName, body: dict[str, Any]) -> SimulatedCall:
     simulated = asked.simulate.get(name)
     fails = simulated.plain() if simulated is not None else {}
-    return SimulatedCall(body=body, result={"refund_id": refund_id, "status": STEPS[name].done}, **fails)
+    return SimulatedCall(
+        kind="simulated", body=body, result={"refund_id": refund_id, "status": STEPS[name].done}, **fails
+    )

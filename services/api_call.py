@@ -43,6 +43,13 @@ def check_call(call: SimulatedCall | HttpCall) -> None:
         check_form(call.accepts)
 
 
+def check_apis() -> None:
+    """Raise ``ValueError`` where an API that the settings name could not be called."""
+    settings = get_settings()
+    if settings.refund_api is not None:
+        check_address(str(settings.refund_api), name="REFUND_API", setting="CALL_HOSTS", hosts=settings.call_hosts)
+
+
 def make(attempt: Attempt) -> Answer:
     """Make one attempt. Whatever the other side, or the network, does is in the answer, and raises nothing.
 

@@ -4,17 +4,20 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from azure.durable_functions import DurableFunctionsClient
-from durabletask.client import OrchestrationState
+from durabletask.client import OrchestrationState, OrchestrationStatus
 
 from contracts.base import as_utc_text
 from contracts.human_step import Asking, Progress, digest_of_id, digest_of_said
 from errors import AlreadyDecided, CountersignError, TooLate, Unprocessable
 from orchestrators.approval_outcome import AUTOMATIC
+from services.clock import now
 from triggers.decide import Late, hand_over, note_late
-from triggers.instances import ENDED, find, progress_of
+from triggers.instances import ENDED, find, progress_of, run_of
+from triggers.states import value_of
 
 
 @dataclass(frozen=True)
@@ -61,16 +64,23 @@ async def ask_run(
     refusals of the workflow with the member ``code``, or ``Unprocessable`` when the id came before with something else.
     """
 
+    is_first = True
+
     async def look() -> Progress | None:
+        nonlocal is_first
         state = await find(client, rules.workflow, instance_id)
         try:
-            return _verdict(rules, state, asked.payload)
+            verdict = _verdict(rules, state, asked.payload)
+            if verdict is None and is_first:
+                _refuse_in_vain(state)
         except (TooLate, AlreadyDecided) as error:
             # A vote that the time decided instead of is late too; one that somebody else's came before is not.
             if "code" not in error.members and error.members.get("decided_by") in (None, AUTOMATIC):
                 late = Late(asked.by, asked.said, asked.comment, asked.channel, _payload(asked))
                 await asyncio.to_thread(note_late, state, late)
             raise
+        is_first = False
+        return verdict
 
     return await hand_over(
         client, instance_id, asked.event, _payload(asked), look, patience=patience, clock=clock, sleep=sleep
@@ -82,6 +92,17 @@ def is_over(rules: Rules, state: OrchestrationState) -> bool:
     progress = progress_of(state)
     decided = progress is not None and (progress.decision is not None or progress.phase in rules.ended_phases)
     return decided or state.runtime_status in ENDED
+
+
+def _refuse_in_vain(state: OrchestrationState) -> None:
+    """Raise ``TooLate`` for a run that is suspended, and will end for its execution timeout when it goes on."""
+    given = value_of(state.serialized_input)
+    timeout = given.get("execution_timeout") if isinstance(given, dict) else None
+    if state.runtime_status is not OrchestrationStatus.SUSPENDED or not isinstance(timeout, int | float):
+        return
+    began = datetime.strptime(run_of(state), "%Y%m%dT%H%M%S%fZ").replace(tzinfo=UTC)
+    if began + timedelta(seconds=timeout) <= now():
+        raise TooLate("The run is suspended, and has taken longer than its execution timeout allows.")
 
 
 def _payload(asked: Asked) -> dict[str, object]:

@@ -18,13 +18,14 @@ from contracts.guarded_call import GuardedCallInput
 from contracts.human_step import FromLink, Gate, Progress
 from contracts.records import Document
 from errors import CountersignError, TooLate
+from orchestrators.guarded_call import EVENTS
 from services import documents
 from services.record_store import get_record_store
 from settings import get_settings
 from triggers.ask_run import Asked, ask_run, is_over
 from triggers.diff import DiffLine, diff_of, pretty
 from triggers.gate_form import BACK, CHOICES, SEND, Said, Typed, read_typed, said, untouched
-from triggers.guarded_call import EVENTS, MAX_ATTEMPTS_SHOWN, MAX_DOCUMENTS, RULES
+from triggers.guarded_call import MAX_ATTEMPTS_SHOWN, MAX_DOCUMENTS, RULES
 from triggers.link_page import (
     GONE,
     LATER,
@@ -216,7 +217,7 @@ async def _behind(client: DurableFunctionsClient, token: str) -> Behind:
 def _story(link: Link) -> Story:
     claims = link.claims
     read = partial(documents.read_all, get_record_store(), claims.request_id, claims.run, limit=MAX_DOCUMENTS)
-    calls = {int(each.name[5:], 16): each.body for each in read(what="call") if isinstance(each.body, dict)}
+    calls = {int(each.name[5:]): each.body for each in read(what="call") if isinstance(each.body, dict)}
     return Story(calls, _kept(Attempt, read(what="attempt")), _kept(Action, read(what="action")))
 
 

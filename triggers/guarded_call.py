@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -10,24 +11,19 @@ import azure.functions as func
 from azure.durable_functions import DurableFunctionsClient
 from durabletask.client import OrchestrationState
 from pydantic import Field, StringConstraints
-from services.api_call import check_call
 
 from contracts.audit import Entry
 from contracts.base import Contract, as_utc_text, path_to
 from contracts.form import check_form, wrong_answers
 from contracts.guarded_call import (
     EditCommand,
-    EditEvent,
     FailCommand,
-    FailEvent,
     GateCommand,
     GateEvent,
     GuardedCallInput,
     ResolveInterventions,
     RetryCommand,
-    RetryEvent,
     SkipCommand,
-    SkipEvent,
     StartIntervention,
     masked,
 )
@@ -35,9 +31,10 @@ from contracts.human_step import Progress
 from contracts.records import Wait
 from contracts.start import StartOptions
 from errors import BadRequest, Conflict, CountersignError, Forbidden, TooLate, Unprocessable
-from orchestrators.guarded_call import guarded_call
+from orchestrators.guarded_call import EVENTS, guarded_call
 from orchestrators.human_step import EXECUTION_TIMED_OUT
 from services import clock, documents, trail, waits
+from services.api_call import check_call
 from services.record_store import RecordStoreError, get_record_store
 from services.waits import LONGEST_CONTINUATION, BadContinuation, WaitQuery
 from settings import get_settings
@@ -64,7 +61,6 @@ REFUSALS: dict[str, tuple[type[CountersignError], str]] = {
     "unchanged": (Conflict, "The body is what it was: to send it once more, use retry."),
 }
 RULES = Rules(WORKFLOW, REFUSALS, ENDED_PHASES)
-EVENTS: dict[str, type[GateEvent]] = {"retry": RetryEvent, "edit": EditEvent, "skip": SkipEvent, "fail": FailEvent}
 
 MAX_ATTEMPTS_SHOWN = 50
 """The newest ones; all are counted."""
@@ -72,6 +68,8 @@ MAX_DOCUMENTS = 1_000
 MAX_RESOLVED = 500
 """How many are resolved in one call; ``more`` says that there are others."""
 AT_ONCE = 10
+SECONDS_IN_ALL = 60.0
+"""How long runs are asked in one call: a function may take five minutes, and each run DECISION_WAIT_SECONDS."""
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -169,12 +167,16 @@ async def resolve_interventions(req: func.HttpRequest, client: DurableFunctionsC
     decision_id = decision_id_of(req, body.decision_id)
     query = WaitQuery(kind=WORKFLOW, group=body.fingerprint)
     found = await asyncio.to_thread(_all_of, query, MAX_RESOLVED + 1)
-    said = body.model_dump(mode="json", include={"by", "reason"} | {"body", "result"} & body.model_fields_set)
+    given = {"body", "result"} & body.model_fields_set
+    said = body.model_dump(mode="json", include={"by", "reason", "fingerprint"} | given)
     event = EVENTS[body.action].model_validate(said | {"decision_id": decision_id, "channel": "api"})
     turns = asyncio.Semaphore(AT_ONCE)
+    give_up = time.monotonic() + SECONDS_IN_ALL
 
     async def one(intervention_id: str) -> dict[str, Any]:
         async with turns:
+            if time.monotonic() >= give_up:
+                return {"intervention_id": intervention_id, "outcome": "not_asked", "status": 202}
             try:
                 progress = await _ask(client, intervention_id, body.action, event)
             except CountersignError as error:
@@ -191,7 +193,7 @@ async def resolve_interventions(req: func.HttpRequest, client: DurableFunctionsC
     ids = list(dict.fromkeys(wait.instance_id for wait in found[:MAX_RESOLVED]))
     results = await asyncio.gather(*(one(each) for each in ids))
     taken = sum(result["outcome"] == "taken" for result in results)
-    more = len(found) > MAX_RESOLVED
+    more = len(found) > MAX_RESOLVED or any(result["outcome"] == "not_asked" for result in results)
     return answer({"resolved": taken, "results": list(results), "more": more, "decision_id": decision_id})
 
 

@@ -12,7 +12,7 @@ import azure.functions as func
 from azure.durable_functions import DurableFunctionsClient
 from durabletask.client import OrchestrationQuery, OrchestrationState, OrchestrationStatus
 
-from contracts.base import path_to
+from contracts.base import one_line, path_to
 from contracts.human_step import Progress
 from contracts.records import RecordBatch, Wait
 from services import clock, documents, shown, waits
@@ -142,13 +142,8 @@ def _wait_from_status(state: OrchestrationState) -> Wait:
         run=run_of(state),
         number=_open_wait(progress) or 1,
         kind=state.name,
-        title=_line(f"{state.name.replace('_', ' ')} {state.instance_id}"),
+        title=one_line(f"{state.name.replace('_', ' ')} {state.instance_id}"),
         since=state.created_at.replace(tzinfo=UTC),
         deadline=progress.deadline if progress is not None else None,
         path=path_to(WORKFLOWS[state.name], state.instance_id),
     )
-
-
-def _line(text: str) -> str:
-    """Make one line of any text, such as an instance id can be."""
-    return "".join(each if each.isprintable() else "\ufffd" for each in text)[:200].strip()

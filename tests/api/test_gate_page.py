@@ -933,3 +933,23 @@ def test_an_attempt_that_was_changed_in_the_store_is_left_out(
     again = browser.get(page.link)
     assert again.status_code == 200
     assert "Attempts that failed" not in text(again)
+
+
+def test_the_tenth_body_is_shown_as_the_first_is(
+    client: httpx.Client, host: HostProcess, browser: httpx.Client
+) -> None:
+    intervention_id = failed(client, max_operator_retries=20)
+    for number in range(1, 11):
+        said = {"by": ANN, "reason": "another", "body": {"currency": f"X{number}"}, "gate": number}
+        assert client.post(f"/api/interventions/{intervention_id}/edit", json=said).status_code == 200
+        until(lambda number=number: gate_of(client, intervention_id) == number + 1)  # type: ignore[misc]
+    response = browser.get(gate_link(host, intervention_id, number=11))
+    assert response.status_code == 200
+    assert "X10" in response.text
+    assert "X9" in response.text, "as the old one in the change of the last edit"
+
+
+def gate_of(client: httpx.Client, intervention_id: str) -> int:
+    """The number of the gate."""
+    number: int = client.get(f"/api/interventions/{intervention_id}").json()["gate"]["number"]
+    return number

@@ -4,6 +4,7 @@ A history that is there already stays, since instances like it may be in flight;
 it. Delete a file only when no instance of its shape can be in flight any more.
 """
 
+import json
 import os
 import tempfile
 from collections.abc import Callable
@@ -32,6 +33,7 @@ DECISION = {"is_approved": True, "approver": "Manager", "comments": "Approved!",
 
 COMMAND, RETRY, SKIP = "internal_channel_command", "signal_channel_command_retry", "signal_channel_command_skip"
 RPC = {"InterStateChannelPublishing": [{"channelName": COMMAND, "value": {"encoding": "json", "data": '"failed"'}}]}
+REFUND = {"amount": "12.50", "currency": "EUR", "data": "first", "retry": {"attempts": 1}}
 WAITING_FOR_APPROVAL = "waiting_for_approval"
 
 type Scenario = Callable[[Engine], str]
@@ -80,6 +82,35 @@ def published(*messages: tuple[str, Any], key: str) -> tuple[str, Any]:
     """Messages as the API sends them."""
     sent = [{"channel": channel, "value": value} for channel, value in messages]
     return "publish", {"messages": sent, "decision_id": key, "channel": "api"}
+
+
+def refund(*steps: Any, failing: tuple[str, ...] = (), ends: bool = True, **asked: Any) -> Scenario:
+    """A refund to which these happen: events with their payloads, what is done at a call's gate, hours that pass."""
+    given = REFUND | {"simulate": {name: {"fails": 1, "status": 500} for name in failing}} | asked
+
+    def play(engine: Engine) -> str:
+        instance = engine.start("refund", given)
+        for step in steps:
+            engine.state(instance)
+            if isinstance(step, int | float):
+                engine.advance(hours=step)
+            elif step[0] in ("Ready", "swap"):
+                engine.event(instance, *step)
+            else:
+                name, action = step
+                engine.event(_call_of(engine, instance, name), action, {"by": "Olga", "reason": "as they asked"})
+        if ends:
+            engine.end(instance)
+        return instance
+
+    return play
+
+
+def _call_of(engine: Engine, instance: str, name: str) -> str:
+    created = [event.subOrchestrationInstanceCreated for event in engine.history(instance)]
+    return next(
+        each.instanceId for each in created if each.input.value and json.loads(each.input.value)["name"] == name
+    )
 
 
 def vote(who: str, choice: str = "approve", **said: Any) -> dict[str, Any]:
@@ -206,6 +237,32 @@ SCENARIOS: dict[str, dict[str, Scenario]] = {
         "timed_out": intervention((COMMAND, "failed"), execution_timeout=60.0, advance=60),
         "waiting": intervention(ends=False),
         "waiting_after_a_failure": intervention((COMMAND, "failed"), ends=False),
+    },
+    "refund": {
+        "ready_in_time": refund(("Ready", {"by": "Rita", "decision_id": "r1", "channel": "api"})),
+        "ready_early": refund(("Ready", None), ("create_refund", "retry"), failing=("create_refund",)),
+        "ready_twice": refund(
+            ("Ready", {"decision_id": "r1"}),
+            ("Ready", {"decision_id": "r2"}),
+            ("process_refund", "retry"),
+            failing=("process_refund",),
+        ),
+        "expired": refund(24),
+        "swapped": refund(
+            ("swap", {"data": {"n": 2}, "decision_id": "s1", "channel": "api"}), ("swap", "malformed"), ("Ready", None)
+        ),
+        "not_created": refund(("create_refund", "fail"), failing=("create_refund",)),
+        "undone": refund(("Ready", None), ("notify_created", "fail"), failing=("notify_created",)),
+        "not_all_undone": refund(
+            ("Ready", None),
+            ("notify_created", "fail"),
+            ("reverse_refund", "fail"),
+            failing=("notify_created", "reverse_refund"),
+        ),
+        "out_of_time": refund(1, execution_timeout=3600.0),
+        "out_of_time_at_a_gate": refund(("Ready", None), 1, failing=("process_refund",), execution_timeout=3600.0),
+        "waiting": refund(ends=False),
+        "undoing": refund(("notify_created", "fail"), failing=("notify_created", "cancel_refund"), ends=False),
     },
 }
 

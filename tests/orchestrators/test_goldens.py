@@ -43,7 +43,8 @@ def test_every_turn_of_a_recorded_history_does_the_same_again(file: Path) -> Non
     for turn in turns(load(file)):
         scheduled, completion = actions_of(run(file.parent.name, turn))
         if completion is not None:
-            assert not completion.failureDetails.errorMessage
+            recorded = turn.completion.failureDetails.errorMessage if turn.completion is not None else ""
+            assert completion.failureDetails.errorMessage == recorded
         assert scheduled == turn.actions
         assert (completion is None) == (turn.completion is None)
         if completion is not None and turn.completion is not None:

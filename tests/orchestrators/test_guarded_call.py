@@ -1,6 +1,10 @@
 """Every path of the guarded call, on a real engine."""
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from email.message import EmailMessage
 from typing import Any
 
 import pytest
@@ -9,8 +13,11 @@ from contracts.guarded_call import MAX_ATTEMPTS, Answer, Retry
 from contracts.human_step import digest_of_id
 from orchestrators.backoff import MAX_RETRY_AFTER, wait_after
 from services import documents, waits
+from services.mail import FolderMailer
 from services.record_store import get_record_store
 from services.waits import WaitQuery
+from settings import get_settings
+from tests.failing_server import Reply, failing_server
 from tests.orchestrators.engine import Engine
 from tests.orchestrators.reading import actions, answered, entries, open_waits
 
@@ -316,7 +323,89 @@ def test_a_run_that_takes_too_long_fails_wherever_it_is(engine: Engine, phase: s
     assert actions(instance)[-2:] == ["timed_out", "ended"]
 
 
+def test_a_call_under_way_when_the_time_is_up_is_waited_for(engine: Engine) -> None:
+    with failing_server() as server, calling(server.host):
+        server.answers("/", [Reply(200, b'{"id": 7}', pause=0.02)])
+        http = {"kind": "http", "url": server.url("/")}
+        instance = engine.client.schedule_new_orchestration(
+            "guarded_call", input={"name": "pay", "call": http, "execution_timeout": 0.01}
+        )
+        state = engine.client.wait_for_orchestration_completion(instance, timeout=20)
+    assert state is not None
+    # It may have been too late to begin, but what was begun is told to its end.
+    assert state.runtime_status.name == ("COMPLETED" if server.requests else "FAILED")
+
+
+def test_no_call_is_begun_when_the_time_is_up(engine: Engine) -> None:
+    instance = failed(engine, execution_timeout=3600.0, retry={"attempts": 1})
+    engine.client.suspend_orchestration(instance)
+    act(engine, instance, "retry")
+    engine.advance(hours=2)
+    engine.client.resume_orchestration(instance)
+    assert engine.end(instance).runtime_status.name == "FAILED"
+    assert engine.status(instance)["phase"] == "execution_timed_out"
+    assert len(keys(engine, instance)) == 1
+
+
+def test_reminders_have_an_end_over_the_whole_run(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrators.gate.MAX_MAILS", 5)
+    instance = failed(engine, reminders={"every": 1, "max": 366}, deadline=100)
+    engine.advance(hours=50)
+    assert actions(instance).count("reminded") == 4
+    assert engine.phase(instance, WAITING)
+
+
 # On record
+
+
+def test_more_mails_than_one_entry_can_name_are_noted_in_several(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = FolderMailer.send
+
+    def fail_for_one(mailer: FolderMailer, message: EmailMessage) -> None:
+        if message["To"] == "p0@example.com":
+            raise OSError("nobody there")
+        send(mailer, message)
+
+    monkeypatch.setattr(FolderMailer, "send", fail_for_one)
+    people = [f"p{each}@example.com" for each in range(30)]
+    instance = failed(engine, assigned_to=people)
+    act(engine, instance, "retry", by=people[0])
+    assert engine.phase(instance, WAITING)["gate"]["number"] == 2
+    assert "mailed" not in actions(instance), "one of the first is still tried"
+    engine.advance(minutes=5)
+    named = [entry.people or () for entry in entries(instance) if entry.action == "mailed"]
+    assert [len(each) for each in named] == [50, 8]
+    assert [entry.people for entry in entries(instance) if entry.action == "mail_failed"] == [(people[0],) * 2]
+
+
+@pytest.mark.parametrize("levels", [60, 255])
+def test_a_body_that_is_nested_too_deep_is_set_aside(engine: Engine, levels: int) -> None:
+    instance = failed(engine)
+    act(engine, instance, "edit", body=json.loads("[" * levels + "]" * levels))
+    assert "set aside" in engine.phase(instance, WAITING)["warnings"][0]
+
+
+def test_an_action_for_another_error_is_refused(engine: Engine) -> None:
+    instance = failed(engine)
+    act(engine, instance, "retry", fingerprint="f" * 16, decision_id="d1")
+    assert answered(engine, instance, "d1") == "old_gate"
+    fingerprint = engine.status(instance)["gate"]["fingerprint"]
+    act(engine, instance, "retry", fingerprint=fingerprint, decision_id="d2")
+    assert answered(engine, instance, "d2") == "taken"
+
+
+@contextmanager
+def calling(host: str) -> Iterator[None]:
+    """Let the app call a host."""
+    os.environ["CALL_HOSTS"] = host
+    get_settings.cache_clear()
+    try:
+        yield
+    finally:
+        del os.environ["CALL_HOSTS"]
+        get_settings.cache_clear()
 
 
 def test_calls_that_fail_alike_wait_in_one_group(engine: Engine) -> None:

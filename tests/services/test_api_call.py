@@ -416,7 +416,6 @@ def test_redirects_and_what_they_lead_to_have_one_time_together(server: FailingS
     answer = answer_to(server, slow, timeout=0.5)
     assert time.monotonic() - began < 3
     assert answer.problem == "timeout"
-    assert len(server.requests) in (2, 3)
 
 
 def test_a_large_answer_is_taken_up_to_the_limit(server: FailingServer) -> None:
@@ -474,7 +473,7 @@ def test_a_status_comes_with_the_first_part_of_the_body(server: FailingServer) -
 
 @pytest.mark.parametrize("reply", [failing.half_a_body(503), failing.drip(status=503)])
 def test_a_status_is_known_even_where_its_body_is_not(server: FailingServer, reply: Reply) -> None:
-    answer = answer_to(server, reply, timeout=0.5)
+    answer = answer_to(server, reply, timeout=1.5)
     assert problem_of(answer) == ("status", 503)
 
 
@@ -759,10 +758,10 @@ def test_a_simulated_call_fails_before_it_looks_at_the_body() -> None:
 
 
 def test_what_a_simulated_call_accepts_has_to_be_a_schema() -> None:
-    check_call(SimulatedCall.model_validate({"accepts": ACCEPTS}))
+    check_call(SimulatedCall.model_validate({"kind": "simulated", "accepts": ACCEPTS}))
     wrong = {"type": "object", "properties": {"a": {"type": "text"}}}
     with pytest.raises(ValueError, match="no JSON Schema"):
-        check_call(SimulatedCall.model_validate({"accepts": wrong}))
+        check_call(SimulatedCall.model_validate({"kind": "simulated", "accepts": wrong}))
     assert problem_of(made({"accepts": wrong, "body": {}})) == ("not_allowed", None)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from contracts.base import MAX_PEOPLE
 from contracts.guarded_call import (
     MAX_ERROR,
     MAX_JSON,
@@ -25,6 +26,8 @@ from contracts.guarded_call import (
     StartIntervention,
     masked,
 )
+from contracts.records import Document
+from services.record_store import MAX_BODY
 
 CALL: TypeAdapter[SimulatedCall | HttpCall] = TypeAdapter(Call)
 URL = "https://api.example.com/pay"
@@ -50,7 +53,7 @@ def http(**said: Any) -> HttpCall:
 def test_a_call_has_its_defaults() -> None:
     call = http()
     assert (call.method, call.headers, call.body, call.timeout) == ("POST", {}, None, 30.0)
-    assert CALL.validate_python({"kind": "simulated"}) == SimulatedCall()
+    assert CALL.validate_python({"kind": "simulated"}) == SimulatedCall(kind="simulated")
     assert CALL.validate_python(call.plain()) == call
 
 
@@ -441,22 +444,61 @@ def test_values_of_headers_are_not_shown_unless_they_are_known_to_be_harmless() 
 @pytest.mark.parametrize(
     ("url", "shown"),
     [
-        ("https://h/p?a=1&b=2", "https://h/p?a=1&b=2"),
-        ("https://h/p?api_key=hush&b=2", "https://h/p?api_key=***&b=2"),
-        ("https://h/p?b=2&access_TOKEN=hush", "https://h/p?b=2&access_TOKEN=***"),
-        ("https://h/p?token=hush=hush?hush/hush#f", "https://h/p?token=***#f"),
+        ("https://h/p", "https://h/p"),
+        ("https://h/p?a=1&b=2", "https://h/p?a=***&b=***"),
+        ("https://h/p?api_key=hush&b=2", "https://h/p?api_key=***&b=***"),
+        ("https://h/p?token=hush=hush?hush/hush#f", "https://h/p?token=***#***"),
+        ("https://h/p#access_token=hush&b=hush", "https://h/p#***"),
         ("https://h/p?token=", "https://h/p?token=***"),
         ("https://h/p?sig=hush&code=hush&password=hush&client_secret=hush&auth=hush", None),
-        ("https://h/token/p?a=b", "https://h/token/p?a=b"),
+        ("https://h/token/p", "https://h/token/p"),
     ],
 )
-def test_parameters_that_look_like_secrets_are_not_shown(url: str, shown: str | None) -> None:
+def test_the_values_of_parameters_are_not_shown(url: str, shown: str | None) -> None:
     said = masked(http(url=url))["url"]
     assert isinstance(said, str)
     assert "hush" not in said
     assert shown is None or said == shown
 
 
-def test_a_simulated_call_is_shown_as_it_is() -> None:
-    call = SimulatedCall(fails=1, body={"a": 1})
-    assert masked(call) == call.plain()
+def test_a_simulated_call_is_shown_without_what_it_is_made_of() -> None:
+    call = SimulatedCall(kind="simulated", fails=1, body={"a": 1}, result={"b": 2})
+    assert masked(call) == {"kind": "simulated", "fails": 1, "status": 503, "body": {"a": 1}}
+
+
+def test_a_call_of_the_largest_kind_fits_a_row_of_the_store() -> None:
+    body = "\U0001f600" * (MAX_JSON // 2 - 1)
+    shown_names = ("Accept", "Accept-Language", "Content-Type", "User-Agent", "X-Request-Id", "X-Correlation-Id")
+    headers = dict.fromkeys(shown_names, "x" * 4_000) | {f"{'h' * 97}{each:03}": "x" for each in range(24)}
+    call = http(url="https://h/" + "x" * 1_990, body=body, headers=headers)
+    document = Document(instance_id="i" * 1_000, run="20260301T110000000000Z", name="call|000001", body=masked(call))
+    assert len(json.dumps(document.plain(), ensure_ascii=False).encode("utf-16-le")) <= 2 * MAX_BODY
+
+
+@pytest.mark.parametrize("half", [MAX_JSON // 2 - 1, MAX_JSON // 2])
+def test_a_body_is_counted_as_the_store_counts_it(half: int) -> None:
+    given = {"kind": "simulated", "body": "\U0001f600" * half}
+    assert fits(given) == (half < MAX_JSON // 2)
+
+
+@pytest.mark.parametrize(("levels", "fit"), [(50, True), (51, False), (250, False)])
+def test_a_body_is_nested_only_so_deep(levels: int, *, fit: bool) -> None:
+    assert fits({"kind": "simulated", "body": json.loads("[" * levels + "]" * levels)}) == fit
+
+
+def fits(given: dict[str, Any]) -> bool:
+    """Whether a call can be one."""
+    try:
+        CALL.validate_python(given)
+    except ValueError:
+        return False
+    return True
+
+
+def test_no_more_people_are_asked_than_one_wait_can_name() -> None:
+    some = [f"p{each}@example.com" for each in range(MAX_PEOPLE)]
+    given = {"name": "x", "call": {"kind": "simulated"}, "on_deadline": "escalate"}
+    GuardedCall.model_validate({**given, "assigned_to": some[:1], "escalate_to": some[1:]})
+    for wrong in ({"escalate_to": some}, {"assigned_to": ["q@example.com"], "escalate_to": some}):
+        with pytest.raises(ValueError, match="people are named"):
+            GuardedCall.model_validate({**given, **wrong})

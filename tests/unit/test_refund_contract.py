@@ -167,7 +167,17 @@ def test_a_title_says_what_goes_to_whom_in_one_line(said: dict[str, Any], title:
 
 @pytest.mark.parametrize(
     "api",
-    ["ftp://example.com", "https://example.com/", "https://exa mple.com", "https://example.com/x\n", "example.com", ""],
+    [
+        "ftp://example.com",
+        "https://example.com/",
+        "https://exa mple.com",
+        "https://example.com/x\n",
+        "example.com",
+        "",
+        "https://a:b@example.com",
+        "https://example.com/?a=b",
+        "https://example.com#a",
+    ],
 )
 def test_what_is_no_address_of_an_api_is_refused(api: str) -> None:
     with pytest.raises(ValidationError):
