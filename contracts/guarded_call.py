@@ -179,16 +179,20 @@ class GuardedCall(Contract):
 
 
 class GuardedCallInput(GuardedCall, Limited):
-    """The durable input: the call, who is mailed when it names nobody, and ``part_of``, the run it is a step of."""
+    """The durable input: the call, who is mailed when it names nobody, the key that it was started with, and
+    ``part_of``, the run it is a step of."""
 
     mailbox: PlainAddress | None = None
+    idempotency_key: DecisionId | None = None
     part_of: Annotated[str, Field(max_length=1_000)] | None = None
 
 
 class StartIntervention(GuardedCall):
-    """The body of ``POST /api/interventions``: one guarded call, as a run of its own."""
+    """The body of ``POST /api/interventions``: one guarded call, as a run of its own. ``idempotency_key`` (or the
+    header ``Idempotency-Key``) makes a repetition give the run that is there."""
 
     intervention_id: InstanceId | None = None
+    idempotency_key: DecisionId | None = None
 
 
 class Attempt(Contract):
@@ -263,6 +267,7 @@ Door = Literal["api", "link"]
 class RetryEvent(RetryCommand):
     """The payload of the event ``retry``."""
 
+    action: Literal["retry"] = "retry"
     channel: Door | None = None
     link: FromLink | None = None
 
@@ -271,6 +276,7 @@ class EditEvent(GateCommand):
     """The payload of the event ``edit``. A body that is left out is null, as events come without what is null."""
 
     body: ShortJson = None
+    action: Literal["edit"] = "edit"
     channel: Door | None = None
     link: FromLink | None = None
 
@@ -278,6 +284,7 @@ class EditEvent(GateCommand):
 class SkipEvent(SkipCommand):
     """The payload of the event ``skip``."""
 
+    action: Literal["skip"] = "skip"
     channel: Door | None = None
     link: FromLink | None = None
 
@@ -285,10 +292,12 @@ class SkipEvent(SkipCommand):
 class FailEvent(FailCommand):
     """The payload of the event ``fail``."""
 
+    action: Literal["fail"] = "fail"
     channel: Door | None = None
     link: FromLink | None = None
 
 
+# The action is in what is asked, so that one id with two actions is seen.
 type GateEvent = RetryEvent | EditEvent | SkipEvent | FailEvent
 
 Refusal = Literal[
@@ -344,7 +353,7 @@ class GuardedCallOutcome(Contract):
 
 
 _SHOWN_HEADERS = ("accept", "accept-language", "content-type", "user-agent", "x-request-id", "x-correlation-id")
-_VALUE = re.compile(r"([?&][^=&#]*=)[^&#]*|#.*")
+_VALUE = re.compile(r"([?&][^=&#?]*=)[^&#]*|#.*")
 SHOWN_HEADER = 200
 """Characters of the value of a header that are shown."""
 MASK = "***"

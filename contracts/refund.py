@@ -30,6 +30,7 @@ from contracts.base import (
 from contracts.form import json_text
 from contracts.guarded_call import Retry
 from contracts.human_step import Asking
+from contracts.manual_intervention import RemoteCall, decoded
 from contracts.people import Person
 from contracts.start import Limited, StartOptions
 
@@ -39,6 +40,8 @@ status, which must stay under 16 KB whatever the script."""
 MAX_RESULT = 8_000
 """Characters of the JSON of what API 1 gave that later calls get: a body has up to 16,000."""
 MAX_AMOUNT = 1_000_000_000
+READY_CHANNEL = "Ready"
+"""The event, and the channel of messages, by which a refund is said to be ready."""
 
 CallName = Literal[
     "create_refund", "notify_created", "process_refund", "notify_expired", "cancel_refund", "reverse_refund"
@@ -153,6 +156,18 @@ class ReadyEvent(ReadyCommand):
             return handler(value)
         except ValidationError:
             return handler({})
+
+
+class ReadyByRpc(ReadyEvent):
+    """The payload of ``EXECUTE_RPC``: messages on the channel ``Ready``, the first of which counts; on no other."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _whatever_it_is(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        messages = RemoteCall.model_validate(decoded(value)).messages
+        if any(each.channel_name != READY_CHANNEL for each in messages):
+            raise ValueError(f"it has a channel other than {READY_CHANNEL}")
+        return handler(ReadyEvent.model_validate(messages[0].value).plain())
 
 
 class SwapEvent(Asking):

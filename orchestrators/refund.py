@@ -9,23 +9,24 @@ from durabletask import task
 from contracts.base import as_utc_text, path_to
 from contracts.guarded_call import GuardedCallOutcome
 from contracts.human_step import Asking, digest_of_id
+from contracts.manual_intervention import EXECUTE_RPC
 from contracts.refund import (
+    READY_CHANNEL,
     CallName,
-    MadeCall,
+    ReadyByRpc,
     ReadyEvent,
     RefundInput,
     RefundOutcome,
     SwapEvent,
     fitting,
 )
-from orchestrators.guarded_call import guarded_call
 from orchestrators.human_step import ExecutionTimedOut, Finished, Inbox, end_of, out_of_time
-from orchestrators.refund_calls import STEPS, UNDOING, guarded
+from orchestrators.refund_calls import STEPS, UNDOING, Calls, guarded
 from orchestrators.run_record import RunRecord
 from orchestrators.verdicts import Verdicts
 
-READY, SWAP = "Ready", "swap"
-EVENTS: dict[str, type[Asking]] = {READY: ReadyEvent, SWAP: SwapEvent}
+READY, SWAP = READY_CHANNEL, "swap"
+EVENTS: dict[str, type[Asking]] = {READY: ReadyEvent, SWAP: SwapEvent, EXECUTE_RPC: ReadyByRpc}
 DATA = "SomeData"
 """The name of the data attribute. ``Ready`` stands beside it once that came: when."""
 CREATING, WAITING, PROCESSING, EXPIRING = "creating", "waiting_for_ready", "processing", "expiring"
@@ -40,7 +41,7 @@ type Turn[Result] = Generator[task.Task[Any], Any, Result]
 def refund(ctx: task.OrchestrationContext, request: dict[str, Any]) -> Turn[dict[str, Any]]:
     """Create a refund, tell people, and process it when it is ready in time; else say that it has expired.
 
-    Takes a ``RefundInput``, gives a ``RefundOutcome``; takes the events ``Ready`` and ``swap`` at any time. What was
+    Takes a ``RefundInput``, gives a ``RefundOutcome``; takes the events of ``EVENTS`` at any time. What was
     done is undone, newest first, when a call was failed for good; then the run fails.
 
     An execution timeout is an option of the start. There is none unless one is given: one of an hour would end each
@@ -63,6 +64,7 @@ class _Refund:
         self._verdicts = Verdicts(self._record)
         self._ends_at = end_of(ctx, asked.execution_timeout)
         self._inbox = Inbox(ctx, EVENTS, self._record.set_aside, in_order=True, listens_on=True)
+        self._calls = Calls(ctx, self._record, self._inbox)
         self._phase = CREATING
         self._data = asked.data
         self._refund: Any = None
@@ -70,10 +72,6 @@ class _Refund:
         self._deadline: datetime | None = None
         self._is_waiting = self._is_out_of_time = False
         self._swaps = 0
-        self._calls: list[MadeCall] = []
-        self._to_begin: list[MadeCall] = []
-        self._to_undo: list[CallName] = []
-        self._failed: list[CallName] = []
 
     def run(self, request: dict[str, Any]) -> Turn[dict[str, Any]]:
         """Do it, or undo it."""
@@ -81,11 +79,11 @@ class _Refund:
             self._given(name)  # a call that cannot be made ends the run before anything is done
         self._say()
         self._record.note("started", after=self._phase, channel="api", payload=request)
-        self._call("create_refund")
+        self._calls.add("create_refund")
         yield from self._store()
         while self._is_waiting or self._inbox.watched:
             yield from self._take_next()
-        if self._failed or self._is_out_of_time:
+        if self._calls.failed or self._is_out_of_time:
             yield from self._undo()
             yield from self._fail()
         self._inbox.close()
@@ -97,9 +95,10 @@ class _Refund:
 
     def _take_next(self) -> Turn[None]:
         """Wait for the next thing, and do what follows."""
-        times = [self._deadline if self._is_waiting else None, self._ends_at]
-        arrived = yield from self._inbox.next(min((each for each in times if each is not None), default=None))
-        if arrived is None and self._is_over_time:
+        until = self._deadline if self._is_waiting else None
+        is_last = self._ends_at is not None and (until is None or self._ends_at <= until)
+        arrived = yield from self._inbox.next(self._ends_at if is_last else until)
+        if arrived is None and is_last:
             self._run_out_of_time()
             yield from self._store()
         elif arrived is None:
@@ -159,7 +158,7 @@ class _Refund:
         if finished.succeeded:
             outcome = GuardedCallOutcome.model_validate(finished.result)
             skipped = outcome.status == "Skipped"
-            self._keep(name, "skipped" if skipped else "succeeded")
+            self._calls.ended(name, "skipped" if skipped else "succeeded")
             if name in UNDOING:
                 self._record.note("compensated", detail=name)
             else:
@@ -167,24 +166,20 @@ class _Refund:
                 said: Any = {"action": "skipped", "actor": outcome.by} if skipped else {"action": "called"}
                 self._record.note(after=self._phase, detail=name, **said)
         else:
-            self._keep(name, "failed")
+            self._calls.ended(name, "failed")
             self._record.note("compensation_failed" if name in UNDOING else "call_failed", detail=name)
-            self._failed.append(name)
             self._stop_waiting()
             if self._is_over_time:
                 self._run_out_of_time()
         yield from self._store()
 
     def _follow(self, name: CallName, outcome: GuardedCallOutcome) -> None:
-        undone_by = STEPS[name].undone_by
-        if undone_by is not None:
-            self._to_undo.append(undone_by)
         if name != "create_refund":
             return
         self._refund = fitting(outcome.result)
         if not self._is_going:
             return
-        self._call("notify_created")
+        self._calls.add("notify_created")
         if self._ready_at is not None:
             self._process()
         else:
@@ -192,7 +187,7 @@ class _Refund:
 
     def _process(self) -> None:
         self._phase = PROCESSING
-        self._call("process_refund")
+        self._calls.add("process_refund")
 
     def _wait(self) -> None:
         self._phase, self._is_waiting = WAITING, True
@@ -210,7 +205,7 @@ class _Refund:
         self._stop_waiting()
         self._phase = EXPIRING
         self._record.note("timed_out", after=EXPIRING, channel="timer")
-        self._call("notify_expired")
+        self._calls.add("notify_expired")
         yield from self._store()
 
     def _stop_waiting(self) -> None:
@@ -222,9 +217,9 @@ class _Refund:
     def _undo(self) -> Turn[None]:
         """Undo what was done, newest first. That has all the time that it takes."""
         self._ends_at = None
-        while self._to_undo:
+        while self._calls.to_undo:
             self._phase = COMPENSATING
-            self._call(self._to_undo.pop())
+            self._calls.add(self._calls.to_undo.pop())
             yield from self._store()
             while self._inbox.watched:
                 yield from self._take_next()
@@ -237,7 +232,7 @@ class _Refund:
         self._phase = FAILED
         self._record.note("ended", after=FAILED)
         yield from self._store()
-        raise RefundFailed(self._why)
+        raise RefundFailed(self._calls.why)
 
     def _run_out_of_time(self) -> None:
         """Wait for nothing but what is under way, which ends at this time too."""
@@ -245,44 +240,14 @@ class _Refund:
         self._ends_at = None
         self._stop_waiting()
 
-    @property
-    def _why(self) -> str:
-        """What was failed, and what was undone, in words."""
-        failed = [name for name in self._failed if name not in UNDOING]
-        left = [name for name in self._failed if name in UNDOING]
-        undone = [call.name for call in self._calls if call.name in UNDOING and call.name not in left]
-        said = [f"{' and '.join(failed)} failed for good."]
-        said.append(f"What was done was undone by {', '.join(undone)}." if undone else "Nothing was undone.")
-        if left:
-            said.append(f"This failed for good too: {', '.join(left)}.")
-        return " ".join(said)
-
-    # Calls, and what is said of them
-
-    def _call(self, name: CallName) -> None:
-        """Make a call, once that is on record, and without standing still for it."""
-        self._calls.append(MadeCall(name=name, call_id=f"call-{self._ctx.new_uuid()}"))
-        self._to_begin.append(self._calls[-1])
-        self._keep(name, "under_way")
-
-    def _keep(self, name: CallName, state: Any) -> None:
-        """Keep how a call goes, for who looks at the run."""
-        number = next(index for index, call in enumerate(self._calls) if call.name == name)
-        self._calls[number] = self._calls[number].model_copy(update={"state": state})
-        self._record.keep(f"call|{number + 1:06d}", self._calls[number].plain())
+    # What is put on record, and said of it
 
     def _store(self) -> Turn[None]:
         """Put on record what was noted; only then make calls, and say where it stands."""
         yield from self._record.store()
         self._say()
         self._verdicts.publish()
-        to_begin, self._to_begin = self._to_begin, []
-        for call in to_begin:
-            given = self._given(call.name)
-            begun: task.Task[Any] = self._ctx.call_sub_orchestrator(
-                guarded_call.__name__, input=given, instance_id=call.call_id
-            )
-            self._inbox.watch(begun, call.name)
+        self._calls.begin(self._given)
 
     def _say(self) -> None:
         """Say in the custom status where it stands."""
@@ -305,7 +270,7 @@ class _Refund:
     @property
     def _is_going(self) -> bool:
         """Whether nothing has ended it before its time."""
-        return not self._failed and not self._is_out_of_time
+        return not self._calls.failed and not self._is_out_of_time
 
     @property
     def _is_over_time(self) -> bool:

@@ -1,11 +1,18 @@
 """The calls of a refund: which there are, what they say, and what undoes them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from durabletask import task
+
 from contracts.base import path_to
 from contracts.guarded_call import GuardedCallInput, HttpCall, SimulatedCall
-from contracts.refund import CallName, RefundInput
+from contracts.people import Every
+from contracts.refund import CallName, MadeCall, RefundInput
+from orchestrators.guarded_call import guarded_call
+from orchestrators.human_step import Inbox
+from orchestrators.run_record import RunRecord
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,68 @@ STEPS: dict[CallName, Step] = {
 SAID = dict.fromkeys(("amount", "currency", "customer", "reason"), True)
 """What each call says of the refund, beside its data."""
 UNDOING = tuple(step.undone_by for step in STEPS.values() if step.undone_by is not None)
+REMINDERS: Any = Every(every=24.0).plain()
+"""Of those who are asked about a call: once a day."""
+
+
+class Calls:
+    """The calls of one run: made once they are on record, kept for who looks at it, and undone newest first.
+
+    ``to_undo`` are the calls that undo what was done, the newest last; ``failed`` those that were failed for good.
+    """
+
+    def __init__(self, ctx: task.OrchestrationContext, record: RunRecord, inbox: Inbox) -> None:
+        self.to_undo: list[CallName] = []
+        self.failed: list[CallName] = []
+        self._ctx = ctx
+        self._record = record
+        self._inbox = inbox
+        self._made: list[MadeCall] = []
+        self._to_begin: list[MadeCall] = []
+
+    def add(self, name: CallName) -> None:
+        """Put a call on record that is to be made."""
+        self._made.append(MadeCall(name=name, call_id=f"call-{self._ctx.new_uuid()}"))
+        self._to_begin.append(self._made[-1])
+        self._keep(name, "under_way")
+
+    def begin(self, given: Callable[[CallName], dict[str, Any]]) -> None:
+        """Make the calls that were added, without standing still for them; all of it has to be on record."""
+        to_begin, self._to_begin = self._to_begin, []
+        for call in to_begin:
+            begun: task.Task[Any] = self._ctx.call_sub_orchestrator(
+                guarded_call.__name__,
+                input=given(call.name),
+                instance_id=call.call_id,
+                version=self._ctx.version,  # without one it would keep no records
+            )
+            self._inbox.watch(begun, call.name)
+
+    def ended(self, name: CallName, state: Any) -> None:
+        """Keep how a call went."""
+        self._keep(name, state)
+        undone_by = STEPS[name].undone_by
+        if state == "failed":
+            self.failed.append(name)
+        elif undone_by is not None:
+            self.to_undo.append(undone_by)
+
+    @property
+    def why(self) -> str:
+        """What was failed, and what was undone, in words."""
+        failed = [name for name in self.failed if name not in UNDOING]
+        left = [name for name in self.failed if name in UNDOING]
+        undone = [call.name for call in self._made if call.name in UNDOING and call.name not in left]
+        said = [f"{' and '.join(failed)} failed for good."]
+        said.append(f"What was done was undone by {', '.join(undone)}." if undone else "Nothing was undone.")
+        if left:
+            said.append(f"This failed for good too: {', '.join(left)}.")
+        return " ".join(said)
+
+    def _keep(self, name: CallName, state: Any) -> None:
+        number = next(index for index, call in enumerate(self._made) if call.name == name)
+        self._made[number] = self._made[number].model_copy(update={"state": state})
+        self._record.keep(f"call|{number + 1:06d}", self._made[number].plain())
 
 
 def guarded(
@@ -53,6 +122,7 @@ def guarded(
         editable=True,
         assigned_to=asked.assigned_to,
         mailbox=asked.mailbox,
+        reminders=REMINDERS,
         part_of=refund_id,
         execution_timeout=seconds_left,
     )

@@ -28,11 +28,20 @@ _CHARSETS = ("utf-8", "us-ascii", "iso-8859-1", "windows-1252", "utf-16")
 
 
 class _Failed(Exception):
-    """The attempt failed: how, and what is said of it, perhaps with secrets."""
+    """The attempt failed: how, and what is said of it, perhaps with secrets, or half of one at its end."""
 
-    def __init__(self, problem: Problem, said: str, status: int | None = None, retry_after: float | None = None):
+    def __init__(
+        self,
+        problem: Problem,
+        said: str,
+        status: int | None = None,
+        retry_after: float | None = None,
+        *,
+        is_whole: bool = True,
+    ) -> None:
         super().__init__(said)
-        self.problem, self.said, self.status, self.retry_after = problem, said, status, retry_after
+        self.problem, self.said, self.is_whole = problem, said, is_whole
+        self.status, self.retry_after = status, retry_after
 
 
 def check_call(call: SimulatedCall | HttpCall) -> None:
@@ -65,7 +74,7 @@ def make(attempt: Attempt) -> Answer:
             host = found.named if found else ""
         status, result = _call(call, attempt)
     except _Failed as failed:
-        message = error_text.shown(failed.said, error_text.secrets_of(call))
+        message = error_text.shown(failed.said, error_text.secrets_of(call), is_whole=failed.is_whole)
         return Answer(
             problem=failed.problem,
             status=failed.status,
@@ -150,8 +159,9 @@ def _result(address: Address, received: Received) -> JsonValue:
     """Return what an answer gives. Raises ``_Failed`` unless it is a success, and can be read."""
     status, retry_after = received.status, _retry_after(received)
     if not 200 <= status < 300:
-        said = _text(received)
-        raise _Failed("status", f"{address.named} answers {status}{f': {said}' if said else '.'}", status, retry_after)
+        text = _text(received)
+        said = f"{address.named} answers {status}{f': {text}' if text else '.'}"
+        raise _Failed("status", said, status, retry_after, is_whole=received.flaw is None)
     if received.flaw is not None:
         raise _Failed(received.flaw.problem, str(received.flaw), status, retry_after)
     if not received.body:

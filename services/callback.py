@@ -6,17 +6,20 @@ https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-w
 import base64
 import binascii
 import hmac
-from contextlib import closing
 
-import requests
-from requests.adapters import HTTPAdapter
-
+from contracts.guarded_call import Problem
 from services.addresses import Address, check_address
 from services.clock import now
+from services.http_exchange import Deadline, NoAnswer, exchange
 from settings import get_settings
 
 SECONDS = 10.0
-"""How long the receiver may take to connect, and for each part of its answer's head."""
+"""How long the receiver may take in all; looking up its name is not counted."""
+_PROBLEMS: dict[Problem, str] = {
+    "timeout": "it did not answer in {seconds:g} seconds",
+    "tls": "its certificate is not trusted, or it does not speak TLS",
+    "unreachable": "it cannot be reached",
+}
 
 _HOW_TO = "python -c 'import base64, secrets; print(\"whsec_\" + base64.b64encode(secrets.token_bytes(32)).decode())'"
 
@@ -37,7 +40,7 @@ def post(url: str, message_id: str, body: bytes, *, seconds: float = SECONDS) ->
     ``message_id`` is ASCII without dots, and the same for each repetition. Redirects are not followed, and the body of
     the answer is not read. Raises ``ValueError`` as ``check_callback`` does, and ``OSError`` when no answer comes.
     """
-    host = _check(url).host
+    address = _check(url)
     timestamp = str(int(now().timestamp()))
     signed = b".".join([message_id.encode("ascii"), timestamp.encode(), body])
     signatures = [base64.b64encode(hmac.digest(key, signed, "sha256")).decode() for key in _keys()]
@@ -48,21 +51,12 @@ def post(url: str, message_id: str, body: bytes, *, seconds: float = SECONDS) ->
         "webhook-timestamp": timestamp,
         "webhook-signature": " ".join(f"v1,{signature}" for signature in signatures),
     }
-    problem = "it cannot be reached"
-    # No session, which would use proxies and passwords of the machine, and read the body of a redirect to its end.
-    with closing(HTTPAdapter()) as adapter:
-        try:
-            request = requests.Request("POST", url, headers, data=body).prepare()
-            with adapter.send(request, stream=True, timeout=seconds) as answer:
-                return answer.status_code
-        except requests.Timeout:
-            problem = f"it did not answer in {seconds:g} seconds"
-        except requests.exceptions.SSLError:
-            problem = "its certificate is not trusted"
-        except requests.RequestException as error:
-            problem += f" ({type(error).__name__})"
-    # Without what came before it: it holds the address, in which there may be a password.
-    raise OSError(f"The outcome could not be posted to {host}: {problem}")
+    try:
+        with Deadline(seconds) as deadline:
+            return exchange(address, "POST", url, headers, body=body, deadline=deadline, only_head=True).status
+    except NoAnswer as none:
+        problem = _PROBLEMS.get(none.problem, "it gave no answer that can be read").format(seconds=seconds)
+    raise OSError(f"The outcome could not be posted to {address.host}: {problem}")
 
 
 def _check(url: str) -> Address:

@@ -2,9 +2,11 @@
 
 import base64
 import hashlib
+import html
 import json
 import re
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from contracts.guarded_call import MASK, MAX_ERROR, HttpCall, SimulatedCall, masked
@@ -15,14 +17,24 @@ LONG = 16
 """Characters from which on a parameter in an address may be a secret, whatever it is called."""
 LOOKED_AT = 48_000
 """Characters of a text that are looked through: far more than are shown, as secrets become short."""
-LONGEST_ESCAPE = 10
-"""Characters that may stand for one."""
+MOST_SECRETS = 500
+"""Secrets, in all their forms, that are looked for. Where a call has more, nothing is shown."""
+MOST_ESCAPED = 5
+"""How often a secret may have been escaped, one way after the other, to be found."""
 ALIKE = 500
 """Characters of a message by which errors are told apart."""
 
 _PARTS = re.compile(r"""[\s,;:"'=]+""")
 _PARAMETERS = re.compile(r"(?=[?&#]([^=&#]*)=([^&#]*))")  # also those of an address in a parameter
 _TELLING = re.compile(r"(?i)key|token|secret|sig|pass|pwd|code|auth|jwt|session|cred|sid")
+
+# Each of these takes its text in one go: what is looked through was written by somebody else.
+_ESCAPE = re.compile(
+    r"\\+(?:u([0-9a-f]{4})|x([0-9a-f]{2})|(.))?|%([0-9a-f]{2})|(&(?:#[0-9]{1,9}|#x[0-9a-f]{1,8}|[a-z]{2,8});)",
+    re.IGNORECASE | re.ASCII | re.DOTALL,
+)
+_HALF_ESCAPE = re.compile(r"(?:\\+(?:u[0-9a-f]{0,3}|x[0-9a-f]?)?|%[0-9a-f]?|&[#0-9a-z]{0,10})\Z")
+_LINEAR = 30_000  # characters from which on str.find takes no time that grows with what is looked for
 
 _JSON_QUOTES = re.compile(r'(?<=[{\[,:])\s*"|"(?=\s*[}\],:])')
 _MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]{0,6}\.?"
@@ -74,34 +86,114 @@ def _decoded(value: str) -> list[str]:
     return [pair, pair.partition(":")[2]]
 
 
-def _in_any_form(secret: str) -> str:
-    """A pattern of a secret, whatever was escaped in it: for JSON, HTML, addresses, or twice."""
-    return "".join(each if each.isalnum() else _escaped(each) for each in secret)
+class _Layer(NamedTuple):
+    """A text after some of its escapes were undone. ``starts`` says where each character stood, and where all ended."""
+
+    text: str
+    starts: list[int]
 
 
-def _escaped(letter: str) -> str:
-    code = ord(letter)
-    ways = (
-        rf"\\*{re.escape(letter)}",
-        rf"\\+(?:u00|x){code:02x}",
-        rf"%(?:25)*{code:02x}",
-        rf"&(?:amp;)?#0*{code};",
-        rf"&(?:amp;)?#x0*{code:x};",
-        r"&(?:amp;)?[a-z]{2,6};",
-    )
-    return f"(?:{'|'.join(ways)}{'|[+]' if letter == ' ' else ''})"
+def shown(text: str, secrets: list[str], *, is_whole: bool = True) -> str:
+    """Return a text as an error is shown: printable, with ``MASK`` for secrets, and cut to ``MAX_ERROR`` characters.
 
-
-def shown(text: str, secrets: list[str]) -> str:
-    """Return a text as an error is shown: printable, with ``MASK`` for secrets, and cut to ``MAX_ERROR`` characters."""
+    Secrets are found in any case, and however they were escaped: for JSON, HTML, addresses, or several of these. Where
+    a text is not whole, so is half a secret at its end.
+    """
     clean = printable(text[:LOOKED_AT])
     if secrets:
-        longest_first = sorted(dict.fromkeys(secrets), key=len, reverse=True)
-        clean = re.sub("|".join(map(_in_any_form, longest_first)), MASK, clean, flags=re.IGNORECASE)
-        if len(text) > LOOKED_AT:  # there may be half of one at its end
-            clean = clean[: -LONGEST_ESCAPE * len(longest_first[0])]
+        forms = list(dict.fromkeys(_forms(secrets[:MOST_SECRETS])))
+        if len(secrets) > MOST_SECRETS or len(forms) > MOST_SECRETS:
+            return MASK
+        layers = list(_layers(clean))
+        spans = _spans(layers, forms)
+        if not is_whole or len(text) > LOOKED_AT:
+            spans += [(at, len(clean)) for layer in layers for at in _halves(layer, forms)]
+        clean = _without(clean, spans)
     clean = clean.strip()
     return clean if len(clean) <= MAX_ERROR else clean[: MAX_ERROR - 1] + "…"
+
+
+def _forms(secrets: list[str]) -> Iterator[str]:
+    """Secrets as they are looked for: with what looks like an escape in them, and without."""
+    for secret in secrets:
+        written = [secret] if secret.isascii() and secret.isprintable() else [secret, json.dumps(secret)[1:-1]]
+        yield from (layer.text for each in written for layer in _layers(each) if len(layer.text) >= MIN_SECRET)
+
+
+def _layers(text: str) -> Iterator[_Layer]:
+    """A text as it is, and after each time that its escapes were undone."""
+    layer = _Layer(text, list(range(len(text) + 1)))
+    yield _simple(layer)
+    for _ in range(MOST_ESCAPED):
+        if (undone := _undone(layer)) is None:
+            return
+        layer = undone
+        yield _simple(layer)
+
+
+def _undone(layer: _Layer) -> _Layer | None:
+    """The text with its escapes undone once; None where there are none."""
+    text, starts = layer
+    parts: list[str] = []
+    at: list[int] = []
+    done = 0
+    for found in _ESCAPE.finditer(text):
+        four, two, any_other, percent, entity = found.groups()
+        code = four or two or percent
+        meant = chr(int(code, 16)) if code else html.unescape(entity) if entity else any_other or ""
+        if len(meant) > 1:  # that is no entity
+            continue
+        parts += (text[done : found.start()], meant)
+        at += starts[done : found.start()]
+        at += [starts[found.start()]] * len(meant)
+        done = found.end()
+    return _Layer("".join([*parts, text[done:]]), at + starts[done:]) if done else None
+
+
+def _simple(layer: _Layer) -> _Layer:
+    """The text in lower case, without what cannot be seen; a plus is a space, as in forms."""
+    text = re.sub(r"[\s+]", " ", layer.text)
+    if text.isascii() and text.isprintable():
+        return _Layer(text.lower(), layer.starts)
+    seen = [at for at, each in enumerate(text) if each.isprintable() or "\ud800" <= each <= "\udfff"]
+    starts = [layer.starts[at] for at in seen]
+    return _Layer("".join(text[at].lower()[0] for at in seen), [*starts, layer.starts[-1]])
+
+
+def _spans(layers: list[_Layer], forms: list[str]) -> list[tuple[int, int]]:
+    """Where secrets begin and end."""
+    text = "\n".join(layer.text for layer in layers).ljust(_LINEAR, "\n")  # no form has a line break
+    starts = [at for layer in layers for at in layer.starts]
+    spans: list[tuple[int, int]] = []
+    for form in forms:
+        at = text.find(form)
+        while at >= 0:
+            end = at + len(form)
+            spans.append((starts[at], starts[end]))
+            at = text.find(form, end)
+    return spans
+
+
+def _halves(layer: _Layer, forms: list[str]) -> Iterator[int]:
+    """Where the beginnings of secrets begin that the text ends with."""
+    text = layer.text[:-20] + _HALF_ESCAPE.sub("", layer.text[-20:])
+    for form in forms:
+        at = text.find(form[:MIN_SECRET], max(len(text) - len(form), 0))
+        while at >= 0 and not form.startswith(text[at:]):
+            at = text.find(form[:MIN_SECRET], at + 1)
+        if at >= 0:
+            yield layer.starts[at]
+
+
+def _without(text: str, spans: list[tuple[int, int]]) -> str:
+    """The text with ``MASK`` in place of each span, or of several that touch."""
+    parts: list[str] = []
+    done = -1
+    for start, end in sorted(spans):
+        if start > done:
+            parts += (text[max(done, 0) : start], MASK)
+        done = max(done, end)
+    return "".join([*parts, text[max(done, 0) :]])
 
 
 def fingerprint(kind: str, host: str, status: int | None, message: str) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from contextlib import closing, suppress
 from email.message import Message
 from functools import cache
-from http.client import HTTPConnection, HTTPException, HTTPResponse, IncompleteRead
+from http.client import HTTPConnection, HTTPException, HTTPResponse, IncompleteRead, parse_headers
 from threading import Event, Thread
 from typing import Any, NamedTuple, Self
 from urllib.parse import quote, urlsplit
@@ -25,6 +25,8 @@ from services.addresses import Address
 
 MAX_ANSWER = 64_000
 """Bytes of the body of an answer, after it was decoded."""
+MAX_EARLY = 20
+"""Answers that come before the one that counts, as 103 Early Hints does."""
 REDIRECTS = (301, 302, 303, 307, 308)
 
 _CHUNK = 8_192
@@ -104,11 +106,30 @@ class _Answer(HTTPResponse):
         super().__init__(sock, *args, **more)
         self.fp = _Lines(self.fp.detach())
 
+    def _read_status(self) -> tuple[str, int, str]:
+        # The library passes over 100 alone, and over any number of them.
+        for _ in range(MAX_EARLY + 1):
+            version, status, reason = super()._read_status()
+            if status == 101 or not 100 <= status < 200:
+                return version, status, reason
+            parse_headers(self.fp)
+        raise HTTPException("no answer that counts")
+
 
 def exchange(
-    address: Address, method: str, url: str, headers: Mapping[str, str], *, body: bytes | None, deadline: Deadline
+    address: Address,
+    method: str,
+    url: str,
+    headers: Mapping[str, str],
+    *,
+    body: bytes | None,
+    deadline: Deadline,
+    only_head: bool = False,
 ) -> Received:
-    """Send a request, whose headers are ASCII, and return what came of it. Raises ``NoAnswer`` when nothing did."""
+    """Send a request, whose headers are ASCII, and return what came of it. Raises ``NoAnswer`` when nothing did.
+
+    With ``only_head`` the body of the answer is not read.
+    """
     with closing(_connected(address, deadline)) as connection:
         try:
             connection.request(method, _target(url), body, {"Host": address.named, **headers})
@@ -116,7 +137,8 @@ def exchange(
         except (OSError, HTTPException) as error:
             raise _no_answer(address, deadline, error) from None
         with answer:
-            received, flaw = (b"", None) if answer.status in REDIRECTS else _read(answer, address, deadline)
+            is_read = not only_head and answer.status not in REDIRECTS
+            received, flaw = _read(answer, address, deadline) if is_read else (b"", None)
             return Received(answer.status, answer.headers, received, flaw)
 
 

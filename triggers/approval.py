@@ -42,6 +42,7 @@ from settings import get_settings
 from triggers.ask_run import Asked, Rules, ask_run, is_over
 from triggers.decide import AskedDecision, answer_decision, decide
 from triggers.instances import ENDED, describe, find, progress_of, run_of, start
+from triggers.starting import keyed
 from triggers.story import history_of, rounds_of
 from triggers.web import answer, check, decision_id_of, idempotency_key_of, instance_id_of, read_body, read_query
 
@@ -84,13 +85,11 @@ async def start_approval(req: func.HttpRequest, client: DurableFunctionsClient) 
     """``POST /api/requests``: 202 with ``request_id``, ``approval_url`` and ``status_url``.
 
     With an ``Idempotency-Key`` that came before, with the same body, it gives the request that is there. One with a key
-    replaces none unless it says so: a repetition that comes late would start a request once more.
+    replaces none unless it says so.
     """
     options = read_query(req, StartOptions)
     body = read_body(req, StartApproval)
     key = idempotency_key_of(req, body.idempotency_key)
-    if key and options.id_reuse_policy is None:
-        options = options.model_copy(update={"id_reuse_policy": "DISALLOW_REUSE"})
     check(check_form, "form", body.form)
     check(check_callback, "callback_url", body.callback_url)
     given = ApprovalInput.model_validate(
@@ -99,7 +98,12 @@ async def start_approval(req: func.HttpRequest, client: DurableFunctionsClient) 
     )
     request_id = body.request_id or (f"{WORKFLOW}-{uuid5(NAMESPACE_URL, key)}" if key else None)
     request_id = await start(
-        client, WORKFLOW, request_id, given, options, is_repetition=lambda there: _is_repetition(there, given)
+        client,
+        WORKFLOW,
+        request_id,
+        given,
+        keyed(options, key),
+        is_repetition=lambda there: _is_repetition(there, given),
     )
     links = {"approval_url": _approval_url(request_id), "status_url": _status_url(request_id)}
     return answer({"request_id": request_id, **links}, 202, {"Location": links["status_url"]})

@@ -24,12 +24,14 @@ from triggers.states import value_of
 class Rules:
     """How a workflow answers: its name, why it refuses, in words, and the phases in which it is over.
 
-    A run in such a phase may still have something to send.
+    A run in such a phase may still have something to send. ``in_vain`` says why what is asked of a suspended run will
+    not count when it goes on, or None.
     """
 
     workflow: str
     refusals: Mapping[str, tuple[type[CountersignError], str]]
     ended_phases: Mapping[str, str]
+    in_vain: Callable[[OrchestrationState], str | None] = lambda _: None
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ async def ask_run(
         try:
             verdict = _verdict(rules, state, asked.payload)
             if verdict is None and is_first:
-                _refuse_in_vain(state)
+                _refuse_in_vain(rules, state)
         except (TooLate, AlreadyDecided) as error:
             # A vote that the time decided instead of is late too; one that somebody else's came before is not.
             if "code" not in error.members and error.members.get("decided_by") in (None, AUTOMATIC):
@@ -94,11 +96,16 @@ def is_over(rules: Rules, state: OrchestrationState) -> bool:
     return decided or state.runtime_status in ENDED
 
 
-def _refuse_in_vain(state: OrchestrationState) -> None:
-    """Raise ``TooLate`` for a run that is suspended, and will end for its execution timeout when it goes on."""
+def _refuse_in_vain(rules: Rules, state: OrchestrationState) -> None:
+    """Raise ``TooLate`` for a run that is suspended, and whose time will be up when it goes on."""
+    if state.runtime_status is not OrchestrationStatus.SUSPENDED:
+        return
+    why = rules.in_vain(state)
+    if why is not None:
+        raise TooLate(f"The run is suspended. {why}")
     given = value_of(state.serialized_input)
     timeout = given.get("execution_timeout") if isinstance(given, dict) else None
-    if state.runtime_status is not OrchestrationStatus.SUSPENDED or not isinstance(timeout, int | float):
+    if not isinstance(timeout, int | float):
         return
     began = datetime.strptime(run_of(state), "%Y%m%dT%H%M%S%fZ").replace(tzinfo=UTC)
     if began + timedelta(seconds=timeout) <= now():

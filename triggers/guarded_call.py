@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
+from uuid import NAMESPACE_URL, uuid5
 
 import azure.functions as func
 from azure.durable_functions import DurableFunctionsClient
@@ -40,9 +41,10 @@ from services.waits import LONGEST_CONTINUATION, BadContinuation, WaitQuery
 from settings import get_settings
 from triggers.ask_run import Asked, Rules, ask_run
 from triggers.diff import diff_of
-from triggers.instances import describe, find, progress_of, run_of, start
+from triggers.instances import ENDED, describe, find, progress_of, run_of, start
+from triggers.starting import keyed
 from triggers.story import history_of
-from triggers.web import answer, check, decision_id_of, instance_id_of, read_body, read_query
+from triggers.web import answer, check, decision_id_of, idempotency_key_of, instance_id_of, read_body, read_query
 
 WORKFLOW = guarded_call.__name__
 ENDED_PHASES = {
@@ -60,7 +62,6 @@ REFUSALS: dict[str, tuple[type[CountersignError], str]] = {
     "body_wrong": (Unprocessable, "The body does not fit the schema of the call."),
     "unchanged": (Conflict, "The body is what it was: to send it once more, use retry."),
 }
-RULES = Rules(WORKFLOW, REFUSALS, ENDED_PHASES)
 
 MAX_ATTEMPTS_SHOWN = 50
 """The newest ones; all are counted."""
@@ -85,16 +86,26 @@ class InterventionsQuery(Contract):
 
 
 async def start_intervention(req: func.HttpRequest, client: DurableFunctionsClient) -> func.HttpResponse:
-    """``POST /api/interventions``: 202 with ``intervention_id`` and ``status_url``."""
+    """``POST /api/interventions``: 202 with ``intervention_id`` and ``status_url``.
+
+    With an ``Idempotency-Key`` that came before, with the same body, it gives the run that is there.
+    """
     options = read_query(req, StartOptions)
     body = read_body(req, StartIntervention)
     check(check_call, "call", body.call)
     check(check_form, "schema", body.body_schema)
     mailbox = None if body.assigned_to else get_settings().interventions_to
-    given = GuardedCallInput.model_validate(
-        body.model_dump(mode="json", exclude={"intervention_id"}) | {"mailbox": mailbox}
+    key = idempotency_key_of(req, body.idempotency_key)
+    asked = body.model_dump(mode="json", exclude={"intervention_id"})
+    given = GuardedCallInput.model_validate(asked | {"mailbox": mailbox, "idempotency_key": key})
+    intervention_id = await start(
+        client,
+        WORKFLOW,
+        body.intervention_id or (f"{WORKFLOW}-{uuid5(NAMESPACE_URL, key)}" if key else None),
+        given,
+        keyed(options, key),
+        is_repetition=lambda there: _is_repetition(there, given),
     )
-    intervention_id = await start(client, WORKFLOW, body.intervention_id, given, options)
     status_url = _status_url(intervention_id)
     return answer({"intervention_id": intervention_id, "status_url": status_url}, 202, {"Location": status_url})
 
@@ -123,14 +134,17 @@ async def get_intervention(req: func.HttpRequest, client: DurableFunctionsClient
     shown.pop("input")
     shown.pop("custom_status")
     progress = progress_of(state)
+    gate = progress.gate if progress is not None else None
+    if gate is not None and state.runtime_status in ENDED:  # it may have been terminated
+        gate = gate.model_copy(update={"actions": ()})
     told = {
         "intervention_id": intervention_id,
         **shown,
         **_about(state),
         "phase": progress.phase if progress is not None else None,
         "deadline": as_utc_text(progress.deadline) if progress is not None and progress.deadline is not None else None,
-        "gate": progress.gate.plain() if progress is not None and progress.gate is not None else None,
-        "actions": list(progress.gate.actions) if progress is not None and progress.gate is not None else [],
+        "gate": gate.plain() if gate is not None else None,
+        "actions": list(gate.actions) if gate is not None else [],
         "warnings": list(progress.warnings) if progress is not None else [],
     }
     try:
@@ -248,6 +262,28 @@ def _check_body(command: EditCommand, state: OrchestrationState) -> None:
         raise Unprocessable("The body does not fit the schema of the call.", errors=errors, code="body_wrong")
 
 
+def _is_repetition(state: OrchestrationState, given: GuardedCallInput) -> bool:
+    """Whether a call was started with the same key, and the same body."""
+    there = _given(state) if state.name == WORKFLOW else None
+    if there is None or given.idempotency_key is None or there.idempotency_key != given.idempotency_key:
+        return False
+    same = {"mailbox": given.mailbox, "execution_timeout": given.execution_timeout}
+    if there.model_copy(update=same) != given:
+        raise Unprocessable("This Idempotency-Key came before with another call. Use a new one for each.")
+    return True
+
+
+def _in_vain(state: OrchestrationState) -> str | None:
+    """Say why nothing that is asked of a suspended run will count when it goes on: its gate is past its deadline."""
+    progress, given = progress_of(state), _given(state)
+    if progress is None or progress.gate is None or given is None or progress.deadline is None:
+        return None
+    goes_on = given.on_deadline == "escalate" and not progress.gate.escalated
+    if not progress.gate.actions or goes_on or progress.deadline > clock.now():
+        return None
+    return f"The time to act was up at {as_utc_text(progress.deadline)}."
+
+
 def _given(state: OrchestrationState) -> GuardedCallInput | None:
     try:
         return GuardedCallInput.model_validate_json(state.serialized_input or "")
@@ -260,7 +296,8 @@ def _about(state: OrchestrationState) -> dict[str, Any]:
     given = _given(state)
     if given is None:
         return {}
-    shown = given.model_dump(mode="json", exclude={"call", "body_schema", "mailbox", "execution_timeout"})
+    left_out = {"call", "body_schema", "mailbox", "idempotency_key", "execution_timeout"}
+    shown = given.model_dump(mode="json", exclude=left_out)
     return {**shown, "call": masked(given.call), "schema": given.body_schema}
 
 
@@ -319,3 +356,6 @@ def _listed(wait: Wait) -> dict[str, Any]:
 
 def _status_url(intervention_id: str) -> str:
     return get_settings().base_url + path_to("/api/interventions/{}", intervention_id)
+
+
+RULES = Rules(WORKFLOW, REFUSALS, ENDED_PHASES, _in_vain)

@@ -15,10 +15,12 @@ from durabletask.client import OrchestrationQuery, OrchestrationState, Orchestra
 from contracts.base import one_line, path_to
 from contracts.human_step import Progress
 from contracts.records import RecordBatch, Wait
+from orchestrators.guarded_call import guarded_call
 from services import clock, documents, shown, waits
 from services.record_store import RecordStore, get_record_store
 from services.records import put_on_record
 from triggers.instances import ENDED, progress_of, run_of
+from triggers.states import value_of
 from triggers.verifying import batches, note_end
 from triggers.windows import WORKFLOWS, look_through_instances, look_through_waits, told
 
@@ -32,13 +34,16 @@ async def reconcile_records(timer: func.TimerRequest, client: DurableFunctionsCl
     counts = await look_through_waits(client, store, _heal_wait)
     query = OrchestrationQuery(runtime_status=_GOING)
     counts += await look_through_instances(client, store, "reconcile", query, _heal_instance)
-    healed = counts["closed"] + counts["opened"] + counts["reopened"]
+    healed = counts["closed"] + counts["opened"] + counts["reopened"] + counts["terminated"]
     _LOGGER.log(logging.WARNING if healed else logging.INFO, "Reconciled the records: %s", told(counts))
 
 
 async def _heal_wait(client: DurableFunctionsClient, store: RecordStore, wait: Wait) -> str:
     """Close a wait whose run does not wait any more, or is gone, and note its end if it could not do so itself."""
     state = await client.get_orchestration_state(wait.instance_id)
+    if state is not None and await _is_left_behind(client, state):
+        await client.terminate_orchestration(wait.instance_id, output="The run that it was a step of has ended.")
+        return "terminated"  # what it leaves open is closed the next time
     progress = _progress(state)
     if state is not None and state.runtime_status not in ENDED:
         if progress is None:
@@ -55,6 +60,16 @@ async def _heal_wait(client: DurableFunctionsClient, store: RecordStore, wait: W
         await asyncio.to_thread(note_end, store, wait.instance_id, wait.run, how, at)
     await asyncio.to_thread(store.write, waits.closed(wait))
     return "closed"
+
+
+async def _is_left_behind(client: DurableFunctionsClient, state: OrchestrationState) -> bool:
+    """Whether a call waits for people as a step of a run that has ended: somebody terminated that one alone."""
+    given = value_of(state.serialized_input)
+    part_of = given.get("part_of") if state.name == guarded_call.__name__ and isinstance(given, dict) else None
+    if not isinstance(part_of, str) or state.runtime_status in ENDED:
+        return False
+    parent = await client.get_orchestration_state(part_of)
+    return parent is not None and parent.runtime_status in ENDED
 
 
 async def _heal_instance(client: DurableFunctionsClient, store: RecordStore, state: OrchestrationState) -> str:

@@ -23,7 +23,7 @@ from contracts.refund import (
     SwapMicroservice,
 )
 from contracts.start import StartOptions
-from errors import AlreadyStarted, BadRequest, Conflict, CountersignError, TooLate, Unprocessable
+from errors import AlreadyStarted, BadRequest, Conflict, CountersignError, RecordsUnavailable, TooLate, Unprocessable
 from orchestrators.human_step import EXECUTION_TIMED_OUT
 from orchestrators.refund import (
     COMPENSATING,
@@ -43,6 +43,7 @@ from services.record_store import RecordStoreError, get_record_store
 from settings import get_settings
 from triggers.ask_run import Asked, Rules, ask_run
 from triggers.instances import ENDED, describe, find, progress_of, run_of, start
+from triggers.starting import keyed
 from triggers.story import history_of
 from triggers.web import (
     answer,
@@ -117,17 +118,16 @@ async def swap_microservice(req: func.HttpRequest, client: DurableFunctionsClien
     progress = await _ask(client, SWAP_RULES, refund_id, Asked(SWAP, event, API, SWAP))
     if progress is None:
         return answer_text("pending", 202)
-    state = await find(client, WORKFLOW, refund_id)
-    name = f"reply|{digest_of_id(decision_id)}"
-    reply = await asyncio.to_thread(documents.read, get_record_store(), refund_id, run_of(state), name)
-    old = reply.body.get("old_data") if reply is not None and isinstance(reply.body, dict) else None
+    run = run_of(await find(client, WORKFLOW, refund_id))
+    old = await asyncio.to_thread(_old_data, refund_id, run, decision_id)
     return answer_text(f"oldData: {old if isinstance(old, str) else json.dumps(old, ensure_ascii=False)}")
 
 
 async def start_refund(req: func.HttpRequest, client: DurableFunctionsClient) -> func.HttpResponse:
     """``POST /api/refunds``: 202 with ``refund_id`` and ``status_url``.
 
-    With an ``Idempotency-Key`` that came before, with the same body, it gives the refund that is there.
+    With an ``Idempotency-Key`` that came before, with the same body, it gives the refund that is there. One with a key
+    replaces none unless it says so.
     """
     options = read_query(req, StartOptions)
     body = read_body(req, StartRefund)
@@ -139,7 +139,12 @@ async def start_refund(req: func.HttpRequest, client: DurableFunctionsClient) ->
         raise Unprocessable("The body is not valid: simulate.", errors=errors)
     refund_id = body.refund_id or (f"{WORKFLOW}-{uuid5(NAMESPACE_URL, key)}" if key else None)
     refund_id = await start(
-        client, WORKFLOW, refund_id, given, options, is_repetition=lambda state: _is_repetition(state, given)
+        client,
+        WORKFLOW,
+        refund_id,
+        given,
+        keyed(options, key),
+        is_repetition=lambda state: _is_repetition(state, given),
     )
     status_url = _status_url(refund_id)
     return answer({"refund_id": refund_id, "status_url": status_url}, 202, {"Location": status_url})
@@ -216,6 +221,18 @@ async def signal_ready(
             return "duplicate"
         raise
     return "accepted" if progress is not None else "pending"
+
+
+def _old_data(refund_id: str, run: str, decision_id: str) -> Any:
+    """What a swap took the place of. Raises ``RecordsUnavailable``."""
+    try:
+        reply = documents.read(get_record_store(), refund_id, run, f"reply|{digest_of_id(decision_id)}")
+    except RecordStoreError:
+        _LOGGER.exception("The old data of a swap could not be read")
+        reply = None
+    if reply is None or not isinstance(reply.body, dict) or "old_data" not in reply.body:
+        raise RecordsUnavailable("The swap was made, but the old data cannot be read from the records.")
+    return reply.body["old_data"]
 
 
 def _came_before(state: OrchestrationState, decision_id: str) -> bool:

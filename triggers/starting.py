@@ -80,6 +80,16 @@ async def start(
     raise Unavailable("Others start runs with this id all the time. Try again in a moment.")
 
 
+def keyed(options: StartOptions, key: str | None) -> StartOptions:
+    """Return the options of a start, which replaces none if it has an ``Idempotency-Key``, unless it says so.
+
+    A repetition that comes late would start a run once more.
+    """
+    if not key or options.id_reuse_policy is not None:
+        return options
+    return options.model_copy(update={"id_reuse_policy": "DISALLOW_REUSE"})
+
+
 async def _schedule(
     client: DurableFunctionsClient, workflow: str, instance_id: str, policy: IdReusePolicy, **said: Any
 ) -> bool:

@@ -1,5 +1,6 @@
 """The activity of a guarded call: one attempt, plain JSON in and out."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +29,7 @@ def server(data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faili
 
 def attempt(call: dict[str, Any], number: int = 1, key: str = "key-1") -> dict[str, Any]:
     """Run the activity as the app does it, and see that what it gives can stand in a history."""
-    given = call_api(NO_CONTEXT, {"call": call, "number": number, "key": key})
+    given = asyncio.run(call_api(NO_CONTEXT, {"call": call, "number": number, "key": key}))
     assert json.loads(df_dumps(given)) == given == Answer.model_validate(given).plain()
     return given
 
@@ -91,5 +92,5 @@ def test_a_simulated_attempt_fails_by_its_number() -> None:
 def test_what_is_no_attempt_is_refused(change: dict[str, Any]) -> None:
     given = {"call": {"kind": "simulated"}, "number": 1, "key": "k"} | change
     with pytest.raises(ValidationError) as caught:
-        call_api(NO_CONTEXT, given)
+        asyncio.run(call_api(NO_CONTEXT, given))
     assert "evil" not in str(caught.value)

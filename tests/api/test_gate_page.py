@@ -209,7 +209,7 @@ def test_secrets_of_a_call_over_http_are_not_shown(
     page = opened(browser, link)
     for shown in (page.response, page.send(action="retry"), page.send(action="edit", body="{")):
         words = text(shown)
-        for word in ("PUT https://nowhere.invalid/pay?api_key=***&x=1", "Authorization", "***", "application/json"):
+        for word in ("PUT https://nowhere.invalid/pay?api_key=***&x=***", "Authorization", "***", "application/json"):
             assert word in words, word
         assert "Part of refund-9" in re.sub(r"\s+", " ", words)
         assert "s3cret" not in shown.text
@@ -417,10 +417,10 @@ def test_a_body_that_cannot_be_is_marked_and_kept(
 @pytest.mark.parametrize(
     "body",
     [
-        {"x": "\U000e0041" * 15_990},
-        {"x": "\N{GRINNING FACE}" * 15_990},
+        {"x": "\U000e0041" * 7_990},
+        {"x": "\N{GRINNING FACE}" * 7_990},
         {"x": [1] * 5_000},
-        json.loads("[" * 190 + "]" * 190),
+        json.loads("[" * 50 + "]" * 50),
         [[{}] * 50] * 20,
     ],
 )
@@ -940,9 +940,9 @@ def test_the_tenth_body_is_shown_as_the_first_is(
 ) -> None:
     intervention_id = failed(client, max_operator_retries=20)
     for number in range(1, 11):
+        until(lambda number=number: gate_of(client, intervention_id) == number)  # type: ignore[misc]
         said = {"by": ANN, "reason": "another", "body": {"currency": f"X{number}"}, "gate": number}
         assert client.post(f"/api/interventions/{intervention_id}/edit", json=said).status_code == 200
-        until(lambda number=number: gate_of(client, intervention_id) == number + 1)  # type: ignore[misc]
     response = browser.get(gate_link(host, intervention_id, number=11))
     assert response.status_code == 200
     assert "X10" in response.text
@@ -951,5 +951,5 @@ def test_the_tenth_body_is_shown_as_the_first_is(
 
 def gate_of(client: httpx.Client, intervention_id: str) -> int:
     """The number of the gate."""
-    number: int = client.get(f"/api/interventions/{intervention_id}").json()["gate"]["number"]
-    return number
+    gate = client.get(f"/api/interventions/{intervention_id}").json()["gate"]
+    return int(gate["number"]) if gate is not None and gate["actions"] else 0

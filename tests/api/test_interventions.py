@@ -1,12 +1,14 @@
 """Interventions over HTTP: starting a guarded call, acting on it, listing those that wait, resolving many at once."""
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
 from uuid import uuid4
 
 import httpx
 import pytest
 
+from contracts.base import as_utc_text
 from contracts.guarded_call import Refusal
 from tests.polling import until
 from triggers.guarded_call import REFUSALS
@@ -14,6 +16,7 @@ from triggers.guarded_call import REFUSALS
 ANN, BEN = "ann@example.com", "ben@example.com"
 FORM = {"type": "object", "properties": {"currency": {"enum": ["EUR", "USD"]}}, "required": ["currency"]}
 GATE = "waiting_for_intervention"
+GOING = ("PENDING", "RUNNING")
 MANAGEMENT = "/runtime/webhooks/durabletask"
 
 
@@ -53,7 +56,7 @@ def failed(client: httpx.Client, **more: Any) -> str:
 
 def ended(client: httpx.Client, intervention: str) -> dict[str, Any]:
     """What is shown of it once it has ended."""
-    return until(lambda: told if (told := shown(client, intervention))["runtime_status"] != "RUNNING" else None)
+    return until(lambda: told if (told := shown(client, intervention))["runtime_status"] not in GOING else None)
 
 
 def act(client: httpx.Client, intervention: str, action: str, key: str | None = None, **said: Any) -> httpx.Response:
@@ -241,6 +244,70 @@ def test_a_suspended_run_answers_later(client: httpx.Client) -> None:
     in_phase(client, intervention, "skipped")
 
 
+def test_one_id_with_two_actions_is_refused(client: httpx.Client) -> None:
+    intervention = failed(client)
+    key = uuid4().hex
+    assert act(client, intervention, "retry", key=key).status_code == 200
+    response = act(client, intervention, "fail", key=key)
+    assert response.status_code == 422
+    assert "Idempotency-Key" in response.json()["detail"]
+    assert in_phase(client, intervention, GATE)
+
+
+def test_what_will_not_count_when_a_suspended_run_goes_on_is_refused(client: httpx.Client) -> None:
+    intervention = failed(client, deadline="PT2S")
+    client.post(f"{MANAGEMENT}/instances/{intervention}/suspend").raise_for_status()
+    until(lambda: shown(client, intervention)["deadline"] < as_utc_text(datetime.now(UTC)))
+    response = act(client, intervention, "skip")
+    assert response.status_code == 410
+    assert "suspended" in response.json()["detail"]
+
+
+def test_so_is_what_comes_after_the_execution_timeout(client: httpx.Client) -> None:
+    response = client.post("/api/interventions?executionTimeout=2", json=body())
+    intervention = response.json()["intervention_id"]
+    told = in_phase(client, intervention, GATE)
+    client.post(f"{MANAGEMENT}/instances/{intervention}/suspend").raise_for_status()
+    ends = datetime.fromisoformat(told["created_at"]) + timedelta(seconds=2.5)
+    until(lambda: datetime.now(UTC) > ends)
+    assert act(client, intervention, "skip").status_code == 410
+    client.post(f"{MANAGEMENT}/instances/{intervention}/resume").raise_for_status()
+    assert ended(client, intervention)["phase"] == "execution_timed_out"
+
+
+def test_a_run_that_was_terminated_offers_nothing(client: httpx.Client) -> None:
+    intervention = failed(client)
+    client.post(f"{MANAGEMENT}/instances/{intervention}/terminate").raise_for_status()
+    told = until(lambda: told if (told := shown(client, intervention))["status"] == "Terminated" else None)
+    assert (told["actions"], told["gate"]["actions"]) == ([], [])
+
+
+# Starting
+
+
+def test_a_start_is_repeated_by_its_key(client: httpx.Client) -> None:
+    headers = {"Idempotency-Key": uuid4().hex}
+    first, again = (client.post("/api/interventions", json=body(), headers=headers) for _ in range(2))
+    assert (first.status_code, again.status_code) == (202, 202)
+    intervention = first.json()["intervention_id"]
+    assert again.json()["intervention_id"] == intervention
+    in_phase(client, intervention, GATE)
+    act(client, intervention, "skip")
+    ended(client, intervention)
+    late = client.post("/api/interventions", json=body(), headers=headers)
+    assert (late.status_code, late.json()["intervention_id"]) == (202, intervention)
+    assert shown(client, intervention)["phase"] == "skipped"
+    other = client.post("/api/interventions", json=body(name="another"), headers=headers)
+    assert other.status_code == 422
+
+
+@pytest.mark.parametrize("given", ["-1", "1e9", "0"])
+def test_a_timeout_that_is_a_number_is_told_its_bounds(client: httpx.Client, given: str) -> None:
+    response = client.post(f"/api/interventions?executionTimeout={given}", json=body())
+    assert response.status_code == 400
+    assert "than" in response.json()["detail"], response.text
+
+
 # What cannot be started
 
 
@@ -265,6 +332,7 @@ def test_a_suspended_run_answers_later(client: httpx.Client) -> None:
         ({"assigned_to": ["nobody"]}, "assigned_to.0.email"),
         ({"unknown": 1}, "unknown"),
         ({"intervention_id": "no/slash"}, "intervention_id"),
+        ({"intervention_id": ".."}, "intervention_id"),
         ({"call": {"kind": "simulated", "body": "x" * 17_000}}, "call.simulated.body"),
     ],
 )

@@ -10,8 +10,12 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from local_host.testing import AppControl, running_app
+from services import clock, documents
+from services.record_store import Change, RecordStoreError, close_record_store, get_record_store
+from settings import get_settings
 from tests.failing_server import FailingServer, Reply, failing_server
-from tests.hosting import HostProcess, host_process
+from tests.hosting import ROOT, HostProcess, host_process
 from tests.polling import until
 
 MANAGEMENT = "/runtime/webhooks/durabletask"
@@ -252,6 +256,52 @@ def test_a_suspended_run_whose_time_is_up_takes_none(hasty: httpx.Client) -> Non
     assert ended(hasty, refund_id)["status"] == "Expired"
 
 
+@pytest.fixture(scope="module")
+def moved(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[AppControl, httpx.Client]]:
+    """The app in this process, with a clock that the test moves, and a client."""
+    data = tmp_path_factory.mktemp("moved")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOCAL_HOST_DATA", str(data))
+        patch.setenv("DECISION_WAIT_SECONDS", "0.2")
+        get_settings.cache_clear()
+        close_record_store()
+        with running_app(ROOT, data) as control, httpx.Client(base_url=control.url, trust_env=False) as client:
+            clock.set_clock(lambda: control.now)
+            try:
+                yield control, client
+            finally:
+                clock.set_clock(clock.system_clock)
+    get_settings.cache_clear()
+    close_record_store()
+
+
+def test_a_suspended_run_that_has_taken_too_long_takes_nothing(moved: tuple[AppControl, httpx.Client]) -> None:
+    control, client = moved
+    refund_id = started_in(moved, query="?executionTimeout=1")
+    suspend(client, refund_id)
+    control.advance(timedelta(seconds=0.9))
+    assert told(ready(client, refund_id, key="in-time"), 202) == "pending"
+    control.advance(timedelta(seconds=0.1))
+    before = len(control.history(refund_id))
+    assert "execution timeout" in refused(ready(client, refund_id, key="late"), 410)
+    assert "execution timeout" in refused(client.get(f"/microservice/signal?workflowId={refund_id}"), 410)
+    assert "execution timeout" in refused(client.get(f"/microservice/swap?workflowId={refund_id}&data=x"), 410)
+    assert len(control.history(refund_id)) == before
+    late = [each for each in shown(client, refund_id)["history"] if each["action"] == "late"]
+    assert len(late) == 3
+
+
+def started_in(moved: tuple[AppControl, httpx.Client], query: str = "", **changes: Any) -> str:
+    """Start a refund in the app of this process, and give its id when it waits until it is ready."""
+    control, client = moved
+    response = client.post(f"/api/refunds{query}", json=REFUND | changes)
+    assert response.status_code == 202, response.text
+    control.settle()
+    refund_id: str = response.json()["refund_id"]
+    assert shown(client, refund_id)["phase"] == "waiting_for_ready"
+    return refund_id
+
+
 @pytest.mark.parametrize("body", [b"null", b"{}", b'"go"', b'{"decision_id": 7}'])
 def test_ready_counts_as_a_raw_event_too(client: httpx.Client, body: bytes) -> None:
     refund_id = started(client)
@@ -262,6 +312,19 @@ def test_ready_counts_as_a_raw_event_too(client: httpx.Client, body: bytes) -> N
     (received,) = [each for each in over["history"] if each["action"] == "received"]
     assert (over["status"], received["channel"]) == ("Refunded", "event")
     assert told(ready(client, refund_id)) == "duplicate"
+
+
+@pytest.mark.parametrize("channel", ["Ready", "Steady"])
+def test_ready_counts_as_a_message_of_a_raw_remote_call_too(client: httpx.Client, channel: str) -> None:
+    refund_id = started(client)
+    path = f"{MANAGEMENT}/instances/{refund_id}/raiseEvent/__IwfSystem_ExecuteRpc"
+    body = {"InterStateChannelPublishing": [{"channelName": channel, "value": None}]}
+    assert client.post(path, json=body).status_code == 202
+    if channel == "Ready":
+        assert ended(client, refund_id)["status"] == "Refunded"
+    else:
+        until(lambda: shown(client, refund_id)["warnings"])
+        assert shown(client, refund_id)["phase"] == "waiting_for_ready"
 
 
 # Ids
@@ -343,6 +406,36 @@ def test_a_swap_with_the_same_key_is_made_once(client: httpx.Client) -> None:
     assert shown(client, refund_id)["data"] == "second"
 
 
+def _unreachable(*_: Any) -> None:
+    raise RecordStoreError("away")
+
+
+@pytest.mark.parametrize("what", ["gone", "malformed", "of another form", "out of reach"])
+def test_a_swap_whose_old_data_cannot_be_read_says_that_it_was_made(
+    moved: tuple[AppControl, httpx.Client], monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    _, client = moved
+    refund_id = started_in(moved, data="first")
+
+    def swap() -> httpx.Response:
+        return client.post(f"/microservice/swap?workflowId={refund_id}&data=new", headers={"Idempotency-Key": "k1"})
+
+    assert told(swap()) == "oldData: first"
+    if what == "gone":
+        documents.forget(get_record_store(), refund_id)
+    elif what == "out of reach":
+        monkeypatch.setattr(documents, "read", _unreachable)
+    else:
+        (row,) = get_record_store().range(f"document:{refund_id}", "", "~", 100)[-1:]
+        assert "|reply|" in row.key
+        body = "{" if what == "malformed" else row.body.replace("old_data", "new_data")
+        get_record_store().write([Change("put", f"document:{refund_id}", row.key, body)])
+    response = swap()
+    assert refused(response, 503) == "The swap was made, but the old data cannot be read from the records."
+    assert response.json()["title"] == "Records unavailable"
+    assert shown(client, refund_id)["data"] == "new"
+
+
 def test_a_swap_without_data_or_with_too_many_is_refused(client: httpx.Client) -> None:
     refund_id = started(client, data="first")
     path = f"/microservice/swap?workflowId={refund_id}"
@@ -409,6 +502,30 @@ def test_the_same_key_starts_one_refund(client: httpx.Client) -> None:
     refused(client.post("/api/refunds", json=REFUND | {"amount": "12.51"}, headers=key), 422)
     other = client.post("/api/refunds", json=REFUND, headers={"Idempotency-Key": uuid4().hex})
     assert other.json()["refund_id"] != first.json()["refund_id"]
+
+
+def test_a_key_that_comes_late_does_not_start_its_refund_again(client: httpx.Client) -> None:
+    refund_id = new_id()
+
+    def post(key: str, **policy: str) -> httpx.Response:
+        body = REFUND | {"refund_id": refund_id, "data": key}
+        return client.post("/api/refunds", json=body, params=policy, headers={"Idempotency-Key": key})
+
+    def end() -> None:
+        in_phase(client, refund_id, "waiting_for_ready")
+        ready(client, refund_id)
+        ended(client, refund_id)
+
+    assert post("k1").status_code == 202
+    end()
+    assert post("k1").status_code == 202
+    assert shown(client, refund_id)["status"] == "Refunded"
+    refused(post("k2"), 409)
+    assert post("k2", idReusePolicy="ALLOW_IF_NO_RUNNING").status_code == 202
+    end()
+    refused(post("k1"), 409)
+    over = shown(client, refund_id)
+    assert (over["status"], over["data"]) == ("Refunded", "k2")
 
 
 def test_an_id_that_is_in_use_is_refused_by_the_policy(client: httpx.Client) -> None:

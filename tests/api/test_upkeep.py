@@ -1413,3 +1413,28 @@ def test_a_run_that_was_terminated_for_a_reason_is_reconciled_and_purged_like_an
     assert notes == [("ended", "terminated", run), ("purged", None, run)]
     assert gone(house, "over")
     assert house.verify("over").verdict == "intact"
+
+
+def test_a_call_whose_run_was_terminated_is_ended_too(house: House) -> None:
+    """The management API terminates one run alone; a gate must not stay open for what nobody goes on with."""
+    simulate = {"create_refund": {"fails": 9, "status": 422}}
+    given = {"data": None, "amount": "5.00", "currency": "EUR", "retry": {"attempts": 1}, "simulate": simulate}
+    house.control.start("refund", given, instance_id="over")
+    house.control.start("refund", given, instance_id="going-on")
+    house.control.settle()
+    first, second = sorted(house.open_waits(kind="guarded_call"), key=lambda call: part_of(house, call))
+    assert (part_of(house, first), part_of(house, second)) == ("going-on", "over")
+    house.manage("terminate", "over")
+    assert house.reconcile()["terminated"] == 1
+    house.control.settle()
+    assert house.control.state(second).runtime_status.name == "TERMINATED"
+    assert house.reconcile()["closed"] == 1
+    assert house.open_waits(kind="guarded_call") == [first]
+    assert house.control.state(first).runtime_status.name == "RUNNING"
+    assert house.verify(second).verdict == "intact"
+
+
+def part_of(house: House, call: str) -> str:
+    """The run that a call is a step of."""
+    found: str = json.loads(house.control.state(call).serialized_input or "{}")["part_of"]
+    return found

@@ -1,6 +1,7 @@
 """Every path of the refund, on a real engine."""
 
 import json
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -15,7 +16,9 @@ from orchestrators import refund as orchestrator
 from services import documents
 from services.record_store import RecordStore, RecordStoreError, get_record_store
 from tests.orchestrators.engine import Engine
+from tests.orchestrators.goldens import actions_of, turns
 from tests.orchestrators.reading import actions, answered, entries, head, open_waits, size, verdict, waits_of
+from tests.orchestrators.test_goldens import run
 
 CREATE, NOTIFY, PROCESS = "create_refund", "notify_created", "process_refund"
 EXPIRE, CANCEL, REVERSE = "notify_expired", "cancel_refund", "reverse_refund"
@@ -353,6 +356,75 @@ def test_ready_with_what_is_no_json_never_fails_the_run(engine: Engine, text: st
     assert engine.output(instance)["status"] == "Refunded"
 
 
+RPC = "__IwfSystem_ExecuteRpc"
+
+
+def published(*channels: str, value: Any = None) -> dict[str, Any]:
+    """The payload of a remote call that publishes on channels."""
+    return {"InterStateChannelPublishing": [{"channelName": each, "value": value} for each in channels]}
+
+
+ENCODED = {"encoding": "json", "data": '{"by": "Rita"}'}
+
+
+@pytest.mark.parametrize(
+    ("payload", "by"),
+    [
+        (published("Ready"), None),
+        (published("Ready", "Ready"), None),
+        (published("Ready", value={"by": "Rita"}), "Rita"),
+        (published("Ready", value=ENCODED), "Rita"),
+        (published("Ready", value={"by": 3}), None),
+        ({"encoding": "json", "data": json.dumps(published("Ready", value={"by": "Rita"}))}, "Rita"),
+    ],
+    ids=repr,
+)
+def test_ready_counts_as_a_message_of_a_remote_call_too(engine: Engine, payload: Any, by: str | None) -> None:
+    instance = waiting(engine)
+    engine.event(instance, RPC, payload)
+    assert engine.output(instance)["status"] == "Refunded"
+    assert not engine.status(instance)["warnings"]
+    (received,) = [each for each in entries(instance) if each.action == "received"]
+    assert (received.actor, received.channel, received.detail) == (by, "event", "Ready")
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        None,
+        "Ready",
+        [],
+        {},
+        published(),
+        published("ready"),
+        published("signal_channel_command_retry"),
+        published("Ready", "another"),
+        published("Ready", value={"encoding": "json", "data": "not json"}),
+        published("Ready", value="x" * 4_000),
+        {"InterStateChannelPublishing": [{"channelName": "Ready"}] * 101},
+        {**published("Ready"), "more": 1},
+    ],
+    ids=lambda payload: repr(payload)[:60],
+)
+def test_a_remote_call_that_is_malformed_or_for_another_channel_is_set_aside(engine: Engine, payload: Any) -> None:
+    instance = waiting(engine)
+    engine.event(instance, RPC, payload)
+    (warning,) = engine.phase(instance, "waiting_for_ready")["warnings"]
+    assert warning.startswith(f"An event '{RPC}' was set aside: ")
+    assert actions(instance)[-1] == "set_aside"
+    ready(engine, instance)
+    assert engine.output(instance)["status"] == "Refunded"
+
+
+@pytest.mark.parametrize("first", ["Ready", RPC])
+def test_of_a_ready_and_a_remote_call_the_first_counts(engine: Engine, first: str) -> None:
+    instance = waiting(engine, refund(PROCESS, how=ONCE))
+    for name in (first, "Ready" if first == RPC else RPC):
+        engine.event(instance, name, published("Ready") if name == RPC else None)
+    engine.phase(instance, "processing")
+    assert (actions(instance).count("received"), actions(instance).count("refused")) == (1, 1)
+
+
 # The data
 
 
@@ -636,6 +708,29 @@ def test_a_guarded_call_that_is_terminated_has_failed(engine: Engine) -> None:
     assert failed(engine, instance) == f"{PROCESS} failed for good. What was done was undone by cancel_refund."
 
 
+def test_who_is_asked_about_a_call_is_reminded_every_day(engine: Engine) -> None:
+    instance = to_gate(engine, PROCESS, FOREVER)
+    gate = at_gate(engine, instance, PROCESS)
+    for days in range(3):
+        assert actions(gate).count("reminded") == days
+        engine.advance(hours=23.9)
+        assert actions(gate).count("reminded") == days
+        engine.advance(hours=0.1)
+    assert actions(gate)[-3:] == ["mailed", "timed_out", "ended"]
+    assert actions(gate).count("reminded") == 2
+
+
+def test_the_calls_have_the_version_of_the_run_and_records_of_their_own(engine: Engine) -> None:
+    given = refund(CREATE, how=ONCE)
+    instance = engine.client.schedule_new_orchestration("refund", input=given, version="2")
+    gate = at_gate(engine, instance, CREATE)
+    (started,) = [each.executionStarted for each in engine.history(gate) if each.HasField("executionStarted")]
+    assert started.version.value == "2"
+    act(engine, instance, CREATE, "retry")
+    assert actions(gate) == ["started", "call_failed", "asked", "mailed", "retried", "called", "ended"]
+    assert verdict(engine, gate) == "intact"
+
+
 # The execution timeout
 
 AN_HOUR: dict[str, Any] = {"execution_timeout": 3600.0}
@@ -674,6 +769,20 @@ def test_a_call_that_is_under_way_ends_with_the_run(engine: Engine, name: str, u
     assert states(engine, instance)[name] == "failed"
     assert [name for name in states(engine, instance) if name in (CANCEL, REVERSE)] == undone
     engine.phase(instance, "execution_timed_out")
+
+
+@pytest.mark.parametrize("name", [CREATE, NOTIFY, PROCESS])
+def test_a_clock_that_is_behind_at_the_end_of_the_run_does_not_let_it_expire(engine: Engine, name: str) -> None:
+    """The clocks of two hosts differ: one has set the timer, the other one is told that it has fired."""
+    instance = to_gate(engine, name, FOREVER, **AN_HOUR)
+    engine.advance(hours=1)
+    failed(engine, instance)
+    past = turns(engine.history(instance))
+    fired = next(turn for turn in past if any(event.HasField("timerFired") for event in turn.new))
+    (began,) = [event for event in fired.new if event.HasField("orchestratorStarted")]
+    began.timestamp.FromDatetime(began.timestamp.ToDatetime() - timedelta(milliseconds=5))
+    scheduled, _ = actions_of(run("refund", fired))
+    assert scheduled == fired.actions
 
 
 def test_a_call_that_was_ended_by_the_time_is_not_what_failed(engine: Engine) -> None:

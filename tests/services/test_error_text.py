@@ -1,6 +1,8 @@
 """What is said of a failed call: no secret in it, and errors that are alike known as one."""
 
+import html
 import json
+from collections.abc import Callable
 from urllib.parse import quote
 
 import pytest
@@ -82,7 +84,9 @@ def test_what_is_short_or_shown_anyway_is_no_secret() -> None:
         lambda text: quote(text, safe="").lower(),
     ],
 )
-def test_a_secret_is_found_however_it_was_escaped(name: str, value: str, secret: str, form: Callable[[str], str]) -> None:
+def test_a_secret_is_found_however_it_was_escaped(
+    name: str, value: str, secret: str, form: Callable[[str], str]
+) -> None:
     http = HttpCall(kind="http", url="https://h/", headers={name: value})
     assert shown(f"<{form(secret)}>", secrets_of(http)) == f"<{MASK}>"
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from contracts.refund import MAX_DATA, MAX_RESULT, ReadyEvent, RefundInput, StartRefund, SwapEvent, fitting
+from contracts.refund import MAX_DATA, MAX_RESULT, ReadyByRpc, ReadyEvent, RefundInput, StartRefund, SwapEvent, fitting
 
 DEEP = "[" * 50 + "]" * 50
 
@@ -136,6 +136,19 @@ def test_a_ready_that_is_not_understood_says_nothing(payload: Any) -> None:
 def test_a_ready_that_is_understood_says_all_of_it() -> None:
     said = {"decision_id": "d1", "by": "Rita", "comments": "fine", "channel": "api"}
     assert ReadyEvent.model_validate(said).plain() == said
+
+
+def test_a_remote_call_says_what_its_first_message_says() -> None:
+    messages = [{"channelName": "Ready", "value": {"by": each, "decision_id": "d1"}} for each in ("Rita", "Rob")]
+    event = ReadyByRpc.model_validate({"InterStateChannelPublishing": messages})
+    assert event.plain() == {"by": "Rita", "decision_id": "d1", "comments": None, "channel": None}
+
+
+@pytest.mark.parametrize("channel", ["ready", "Ready2", "swap", "internal_channel_command"])
+def test_a_remote_call_for_another_channel_is_no_ready(channel: str) -> None:
+    messages = [{"channelName": "Ready"}, {"channelName": channel}]
+    with pytest.raises(ValidationError, match="a channel other than Ready"):
+        ReadyByRpc.model_validate({"InterStateChannelPublishing": messages})
 
 
 @pytest.mark.parametrize("result", [None, 1, "text", {"id": "R-1"}, ["x" * (MAX_RESULT - 4)], json.loads(DEEP)])
