@@ -1,13 +1,11 @@
 """What an approval says to the world: records, mails, verdicts, and where it stands."""
 
 from collections.abc import Generator
-from datetime import UTC, timedelta
-from itertools import batched
+from datetime import timedelta
 from typing import Any, Literal
 
 from durabletask import task
 
-from activities.approval import send_mail
 from contracts.approval import (
     ApprovalInput,
     Command,
@@ -19,15 +17,14 @@ from contracts.approval import (
     VoteEvent,
     WithdrawEvent,
 )
-from contracts.base import MAX_PEOPLE, path_to
+from contracts.base import path_to
 from contracts.carried import DeskState
 from contracts.human_step import FromLink, Standing, digest_of_person
-from contracts.mail import Mail
 from contracts.people import Person
 from contracts.shown import Content, Shown
 from orchestrators.ballot import Ballot, Seat
 from orchestrators.human_step import Finished, Inbox
-from orchestrators.retries import EFFECT
+from orchestrators.mailing import Mailing
 from orchestrators.run_record import RunRecord
 from orchestrators.verdicts import Verdicts
 
@@ -64,22 +61,21 @@ class Desk:
         self.inbox = Inbox(ctx, EVENTS, self.record.set_aside, in_order=True)
         self.deadline = ctx.current_utc_datetime + timedelta(hours=asked.timeout_hours)
         self.show(asked.content, 0)
-        self._mails = 0
-        self._to_send: list[Mail] = []
-        self._sent: list[tuple[Mail, bool]] = []
-        self._mail_failed: list[str] = []
+        self._mailing = Mailing(ctx, self.record, self.inbox, still="the decision can still be made")
         self._wrong_codes: dict[int, int] = {}
         self.verdicts = Verdicts(self.record)
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is under way: all is on record, sent, answered, and read."""
-        return self.inbox.is_empty and self.record.is_stored and not self._to_send and self.verdicts.is_published
+        return (
+            self.inbox.is_empty and self.record.is_stored and not self._mailing.has_more and self.verdicts.is_published
+        )
 
     @property
     def has_mail(self) -> bool:
         """Whether mails are to be sent, or on their way."""
-        return bool(self._to_send) or self.inbox.watched > 0
+        return self._mailing.has_more or self.inbox.watched > 0
 
     def carried(self) -> DeskState:
         """Return what it knows, for ``restore``."""
@@ -88,8 +84,8 @@ class Desk:
             deadline=self.deadline,
             round=self.shown.round,
             content=self.shown.content,
-            mails=self._mails,
-            mail_failed=tuple(self._mail_failed),
+            mails=self._mailing.count,
+            mail_failed=tuple(self._mailing.failed),
             refusals=self.verdicts.refusals,
             wrong_codes={str(serial): wrong for serial, wrong in self._wrong_codes.items()},
             verdicts=dict(list(self.verdicts.known.items())[-MAX_CARRIED:]),
@@ -100,7 +96,7 @@ class Desk:
         self.record.restore(known.record)
         self.deadline = known.deadline
         self.show(known.content, known.round)
-        self._mails, self._mail_failed = known.mails, list(known.mail_failed)
+        self._mailing.count, self._mailing.failed = known.mails, list(known.mail_failed)
         self.verdicts.refusals, self.verdicts.known = dict(known.refusals), dict(known.verdicts)
         self._wrong_codes = {int(serial): wrong for serial, wrong in known.wrong_codes.items()}
 
@@ -126,7 +122,7 @@ class Desk:
                 seats={digest_of_person(seat.holder.email): seat.vote.vote if seat.vote else None for seat in seats},
                 gave_away=tuple(gave[-SHOWN["gave_away"] :]),
                 locked=tuple(locked[-SHOWN["locked"] :]),
-                mail_failed=tuple(self._mail_failed[-SHOWN["mail_failed"] :]),
+                mail_failed=tuple(self._mailing.failed[-SHOWN["mail_failed"] :]),
             )
         )
 
@@ -149,34 +145,24 @@ class Desk:
 
     def store(self) -> Turn[None]:
         """Put on record what was noted; only then send mails and publish verdicts."""
-        self.note_deliveries()
+        self._mailing.note()
         yield from self.record.store()
-        to_send, self._to_send = self._to_send, []
-        for mail in to_send:
-            given = mail.model_dump(mode="json", exclude_none=True)
-            sending = self._ctx.call_activity(send_mail, input=given, retry_policy=EFFECT)
-            self.inbox.watch(sending, mail)
+        self._mailing.send()
         self.verdicts.publish()
 
     # Mails
 
     def mail(self, template: MailTemplate, to: Person, *, link: bool = False, **said: Any) -> None:
         """Send a mail, once what it is about is on record, and without standing still for it."""
-        self._mails += 1
-        mail = Mail(
-            template=template,
-            instance_id=self._ctx.instance_id,
-            run=self.record.run,
-            number=self._mails,
-            round=self.shown.round,
-            to=to.email,
-            to_name=to.name,
-            deadline=self.deadline.replace(tzinfo=UTC),
+        self._mailing.write(
+            template,
+            to,
+            self.shown.round,
+            self.deadline,
             link_digest=self._digest if link else None,
             code=link and self._asked.second_factor == "mail_code",
             **said,
         )
-        self._to_send.append(mail)
 
     def mail_seat(self, template: MailTemplate, seat: Seat, comment: str | None = None) -> None:
         """Send somebody who is asked a mail with a link."""
@@ -185,22 +171,11 @@ class Desk:
 
     def delivered(self, finished: Finished) -> None:
         """Keep what became of a mail, to be noted with the next that is put on record."""
-        mail = finished.what
-        self._sent.append((mail, finished.succeeded))
-        self._mail_failed = [each for each in self._mail_failed if each != mail.to]
-        if not finished.succeeded:
-            self._mail_failed.append(mail.to)
-            self.record.warn(f"A mail to {mail.to} could not be sent; the decision can still be made."[:250])
+        self._mailing.delivered(finished)
 
     def note_deliveries(self) -> None:
         """Note what became of the mails that have come to an end."""
-        sent, self._sent = self._sent, []
-        for kind in dict.fromkeys((mail.round, mail.template, succeeded) for mail, succeeded in sent):
-            number, template, succeeded = kind
-            action: Literal["mailed", "mail_failed"] = "mailed" if succeeded else "mail_failed"
-            people = [mail.to for mail, done in sent if (mail.round, mail.template, done) == kind]
-            for some in batched(people, MAX_PEOPLE, strict=False):
-                self.record.note(action, people=some, detail=template, round_number=number)
+        self._mailing.note()
 
     # Verdicts
 
@@ -220,7 +195,7 @@ class Desk:
         if link is None:
             return None
         is_of_other = link.run not in (None, self.record.run)
-        if is_of_other or link.round != self.shown.round or link.serial > self._mails:
+        if is_of_other or link.round != self.shown.round or link.serial > self._mailing.count:
             return "old_round"
         if self._wrong_codes.get(link.serial, 0) >= MAX_WRONG_CODES:
             return "locked"

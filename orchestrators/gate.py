@@ -2,14 +2,12 @@
 
 import json
 from datetime import UTC, datetime, timedelta
-from itertools import batched
 from typing import Any, Literal
 
 from durabletask import task
 
-from activities.approval import send_mail
 from contracts.audit import digest_of
-from contracts.base import MAX_PEOPLE, one_line, path_to, same_person
+from contracts.base import one_line, path_to, same_person
 from contracts.guarded_call import (
     Answer,
     GateEvent,
@@ -20,11 +18,10 @@ from contracts.guarded_call import (
     masked,
 )
 from contracts.human_step import Gate, GateAction
-from contracts.mail import Mail
 from contracts.people import Person
 from contracts.shown import Content, Shown
-from orchestrators.human_step import Finished, Inbox
-from orchestrators.retries import EFFECT
+from orchestrators.human_step import Inbox
+from orchestrators.mailing import Mailing
 from orchestrators.run_record import RunRecord
 
 WAITING = "waiting_for_intervention"
@@ -39,8 +36,8 @@ type Template = Literal["gate", "gate_reminder", "gate_escalated"]
 class Gatekeeper:
     """Opens and closes the gates of one run, and asks people.
 
-    What it says is gathered in the record and in mails; ``send`` sends them, once all is on record, and ``show`` says
-    in the custom status where it stands. ``deadline`` is that of the open gate (naive UTC).
+    What it says is gathered in the record and in ``mailing``; ``show`` says in the custom status where it stands, once
+    all is on record. ``deadline`` is that of the open gate (naive UTC).
     """
 
     def __init__(
@@ -49,15 +46,13 @@ class Gatekeeper:
         self._ctx = ctx
         self._asked = asked
         self._record = record
-        self._inbox = inbox
         self.deadline = ctx.current_utc_datetime
         self.number = self.retries = 0
         self.is_escalated = False
         self._opened = self.deadline
         self._gate: Gate | None = None
-        self._reminders = self._mails = 0
-        self._to_send: list[Mail] = []
-        self._sent: list[tuple[Mail, bool]] = []
+        self._reminders = 0
+        self.mailing = Mailing(ctx, record, inbox, still="the call still waits")
 
     # Opening and closing
 
@@ -141,7 +136,7 @@ class Gatekeeper:
         link = event.link
         if link is not None and link.run not in (None, self._record.run):
             return "old_gate"
-        if link is not None and (link.round != self.number or link.serial > self._mails):
+        if link is not None and (link.round != self.number or link.serial > self.mailing.count):
             return "old_gate"
         if event.gate not in (None, self.number) or event.fingerprint not in (None, self._gate.fingerprint):
             return "old_gate"
@@ -187,31 +182,10 @@ class Gatekeeper:
         self._record.note("reminded", channel="timer", people=tuple(person.email for person in self._people))
         self._mail("gate_reminder", self._people)
 
-    def send(self) -> None:
-        """Send the mails that were gathered, without standing still for it."""
-        to_send, self._to_send = self._to_send, []
-        for mail in to_send:
-            given = mail.model_dump(mode="json", exclude_none=True)
-            self._inbox.watch(self._ctx.call_activity(send_mail, input=given, retry_policy=EFFECT), mail)
-
-    def delivered(self, finished: Finished) -> bool:
-        """Note what became of a mail; true when that is to be put on record, as none is on its way."""
-        self._sent.append((finished.what, finished.succeeded))
-        if not finished.succeeded:
-            self._record.warn(f"A mail to {finished.what.to} could not be sent; the call still waits."[:250])
-        if any(isinstance(each, Mail) for each in self._inbox.under_way):
-            return False
-        sent, self._sent = self._sent, []
-        for template, succeeded in dict.fromkeys((mail.template, done) for mail, done in sent):
-            people = [mail.to for mail, done in sent if (mail.template, done) == (template, succeeded)]
-            for some in batched(people, MAX_PEOPLE, strict=False):
-                self._record.note("mailed" if succeeded else "mail_failed", people=some, detail=template)
-        return True
-
     @property
     def _next_reminder(self) -> datetime | None:
         reminders = self._asked.reminders
-        if reminders is None or self._mails >= MAX_MAILS:
+        if reminders is None or self.mailing.count >= MAX_MAILS:
             return None
         hours = reminders.hours_to_next(self._reminders)
         return self._opened + timedelta(hours=hours) if hours is not None else None
@@ -219,20 +193,7 @@ class Gatekeeper:
     def _mail(self, template: Template, people: tuple[Person, ...]) -> None:
         assert self._gate is not None
         for person in people:
-            self._mails += 1
-            self._to_send.append(
-                Mail(
-                    template=template,
-                    instance_id=self._ctx.instance_id,
-                    run=self._record.run,
-                    number=self._mails,
-                    round=self.number,
-                    to=person.email,
-                    to_name=person.name,
-                    deadline=self.deadline.replace(tzinfo=UTC),
-                    link_digest=self._gate.shown,
-                )
-            )
+            self.mailing.write(template, person, self.number, self.deadline, link_digest=self._gate.shown)
 
     def _content(self, call: SimulatedCall | HttpCall, answer: Answer, attempts: int) -> Content:
         """What people are shown of a call that has failed; the page has the whole."""

@@ -70,6 +70,7 @@ class _GuardedCall:
         self._ends_at = end_of(ctx, asked.execution_timeout)
         self._inbox = Inbox(ctx, EVENTS, self.record.set_aside, in_order=True, ends_at=self._ends_at, listens_on=True)
         self._gate = Gatekeeper(ctx, asked, self.record, self._inbox)
+        self._mailing = self._gate.mailing
         self._call = asked.call
         self._key = ctx.new_uuid()
         self._versions = self._attempts = self._actions = 0
@@ -294,13 +295,16 @@ class _GuardedCall:
         yield from self._store()
 
     def _delivered(self, finished: Finished) -> Turn[None]:
-        if self._gate.delivered(finished):
+        """Note what became of mails, when all of them have come to an end."""
+        self._mailing.delivered(finished)
+        if not self._mailing.is_under_way:
             yield from self._store()
 
     def _store(self) -> Turn[None]:
         """Put on record what was noted; only then send mails and publish verdicts."""
+        self._mailing.note()
         yield from self.record.store()
-        self._gate.send()
+        self._mailing.send()
         self._verdicts.publish()
 
     @property

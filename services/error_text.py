@@ -100,13 +100,16 @@ def shown(text: str, secrets: list[str], *, is_whole: bool = True) -> str:
     a text is not whole, so is half a secret at its end.
     """
     clean = printable(text[:LOOKED_AT])
+    is_cut = not is_whole or len(text) > LOOKED_AT
     if secrets:
+        if is_cut:
+            clean = _without_half_an_escape(clean)
         forms = list(dict.fromkeys(_forms(secrets[:MOST_SECRETS])))
         if len(secrets) > MOST_SECRETS or len(forms) > MOST_SECRETS:
             return MASK
         layers = list(_layers(clean))
         spans = _spans(layers, forms)
-        if not is_whole or len(text) > LOOKED_AT:
+        if is_cut:
             spans += [(at, len(clean)) for layer in layers for at in _halves(layer, forms)]
         clean = _without(clean, spans)
     clean = clean.strip()
@@ -174,9 +177,13 @@ def _spans(layers: list[_Layer], forms: list[str]) -> list[tuple[int, int]]:
     return spans
 
 
+def _without_half_an_escape(text: str) -> str:
+    return text[:-20] + _HALF_ESCAPE.sub("", text[-20:])
+
+
 def _halves(layer: _Layer, forms: list[str]) -> Iterator[int]:
     """Where the beginnings of secrets begin that the text ends with."""
-    text = layer.text[:-20] + _HALF_ESCAPE.sub("", layer.text[-20:])
+    text = _without_half_an_escape(layer.text)
     for form in forms:
         at = text.find(form[:MIN_SECRET], max(len(text) - len(form), 0))
         while at >= 0 and not form.startswith(text[at:]):

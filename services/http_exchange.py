@@ -109,7 +109,7 @@ class _Answer(HTTPResponse):
     def _read_status(self) -> tuple[str, int, str]:
         # The library passes over 100 alone, and over any number of them.
         for _ in range(MAX_EARLY + 1):
-            version, status, reason = super()._read_status()
+            version, status, reason = super()._read_status()  # type: ignore[misc]
             if status == 101 or not 100 <= status < 200:
                 return version, status, reason
             parse_headers(self.fp)

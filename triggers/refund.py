@@ -8,7 +8,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 import azure.functions as func
 from azure.durable_functions import DurableFunctionsClient
-from durabletask.client import OrchestrationState, OrchestrationStatus
+from durabletask.client import OrchestrationState
 
 from contracts.base import as_utc_text, path_to
 from contracts.human_step import Progress, digest_of_id
@@ -75,13 +75,6 @@ REFUSALS: dict[str, tuple[type[CountersignError], str]] = {
     "too_late": (TooLate, TOO_LATE),
     "too_often": (Conflict, "The data of this refund were swapped too often."),
 }
-READY_RULES = Rules(
-    WORKFLOW,
-    REFUSALS,
-    {**ENDED_PHASES, EXPIRING: "The time to get ready was up.", COMPENSATING: "The refund is undone just now."},
-)
-SWAP_RULES = Rules(WORKFLOW, REFUSALS, ENDED_PHASES)
-
 type Signalled = Literal["accepted", "duplicate", "pending"]
 
 _LOGGER = logging.getLogger(__name__)
@@ -210,7 +203,6 @@ async def signal_ready(
     state = await find(client, WORKFLOW, refund_id)
     if _came_before(state, decision_id):
         return "duplicate"
-    _refuse_in_vain(state)
     event = ReadyEvent(by=by, comments=comments, decision_id=decision_id, channel="api")
     try:
         progress = await _ask(client, READY_RULES, refund_id, Asked(READY, event, by or API, READY, comments))
@@ -243,13 +235,12 @@ def _came_before(state: OrchestrationState, decision_id: str) -> bool:
     return all(verdict.id != digest_of_id(decision_id) for verdict in progress.verdicts)
 
 
-def _refuse_in_vain(state: OrchestrationState) -> None:
-    """Raise ``TooLate`` for a run that is suspended, and will see first that the time is up when it goes on."""
+def _in_vain(state: OrchestrationState) -> str | None:
+    """Why a suspended run will not count ``Ready`` when it goes on: it will see first that the time was up."""
     progress = progress_of(state)
-    if state.runtime_status is not OrchestrationStatus.SUSPENDED or progress is None or progress.deadline is None:
-        return
-    if progress.phase == WAITING and progress.deadline <= clock.now():
-        raise TooLate(f"The time to get ready was up at {as_utc_text(progress.deadline)}.", phase=progress.phase)
+    if progress is None or progress.phase != WAITING or progress.deadline is None or progress.deadline > clock.now():
+        return None
+    return f"The time to get ready was up at {as_utc_text(progress.deadline)}."
 
 
 async def _ask(client: DurableFunctionsClient, rules: Rules, refund_id: str, asked: Asked) -> Progress | None:
@@ -313,3 +304,12 @@ async def _with_phase(client: DurableFunctionsClient, call: dict[str, Any]) -> d
 
 def _status_url(refund_id: str) -> str:
     return get_settings().base_url + path_to(PATH, refund_id)
+
+
+READY_RULES = Rules(
+    WORKFLOW,
+    REFUSALS,
+    {**ENDED_PHASES, EXPIRING: "The time to get ready was up.", COMPENSATING: "The refund is undone just now."},
+    _in_vain,
+)
+SWAP_RULES = Rules(WORKFLOW, REFUSALS, ENDED_PHASES)

@@ -251,7 +251,8 @@ def test_a_suspended_run_whose_time_is_up_takes_none(hasty: httpx.Client) -> Non
     suspend(hasty, refund_id)
     deadline = datetime.fromisoformat(shown(hasty, refund_id)["deadline"])
     until(lambda: datetime.now(UTC) > deadline)
-    refused(ready(hasty, refund_id), 410)
+    assert refused(ready(hasty, refund_id), 410).startswith("The run is suspended. The time to get ready was up at ")
+    assert told(hasty.get(f"/microservice/swap?workflowId={refund_id}&data=x"), 202) == "pending"
     resume(hasty, refund_id)
     assert ended(hasty, refund_id)["status"] == "Expired"
 

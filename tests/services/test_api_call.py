@@ -26,7 +26,7 @@ from cryptography.x509.oid import NameOID
 from contracts.guarded_call import MAX_ERROR, Answer, Attempt, HttpCall, SimulatedCall
 from services import clock, http_exchange
 from services.api_call import MAX_LEVELS, MAX_REDIRECTS, check_call, make
-from services.http_exchange import MAX_ANSWER
+from services.http_exchange import MAX_ANSWER, MAX_EARLY
 from settings import get_settings
 from tests import failing_server as failing
 from tests.failing_server import FailingServer, Reply, failing_server, nobody_there
@@ -453,11 +453,48 @@ def test_the_body_of_a_redirect_is_not_read(server: FailingServer) -> None:
 # Statuses
 
 
-@pytest.mark.parametrize("status", [103, 300, 304, 400, 404, 409, 418, 422, 429, 500, 503, 599, 999])
+@pytest.mark.parametrize("status", [101, 300, 304, 400, 404, 409, 418, 422, 429, 500, 503, 599, 999])
 def test_any_other_status_is_a_problem(server: FailingServer, status: int) -> None:
     answer = answer_to(server, Reply(status))
     assert problem_of(answer) == ("status", status)
     assert answer.message == f"{server.host} answers {status}."
+
+
+EARLY = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nContent-Length: 9\r\nRetry-After: 7\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "early", [EARLY, b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 102 P\r\n\r\n" + EARLY, EARLY * MAX_EARLY]
+)
+def test_answers_that_come_before_the_one_that_counts_are_passed_over(server: FailingServer, early: bytes) -> None:
+    answer = answer_to(server, Reply(raw=early + Reply(201, b'{"id": 7}').wire()))
+    assert (answer.problem, answer.status, answer.result) == (None, 201, {"id": 7})
+    answer = answer_to(server, Reply(raw=early + Reply(503).wire()))
+    assert (answer.problem, answer.status, answer.retry_after) == ("status", 503, None)
+
+
+@pytest.mark.parametrize("early", [EARLY, b"HTTP/1.1 100 Continue\r\n\r\n"])
+def test_answers_that_do_not_count_are_passed_over_only_so_often(server: FailingServer, early: bytes) -> None:
+    answer = answer_to(server, Reply(raw=early * (MAX_EARLY + 1) + Reply(200).wire()))
+    assert problem_of(answer) == ("unreadable", None)
+    assert answer.message == f"{server.host} gave an answer that is no HTTP."
+
+
+@pytest.mark.parametrize("early", [EARLY, EARLY[:-2], EARLY[:20]])
+def test_an_answer_that_does_not_count_is_none(server: FailingServer, early: bytes) -> None:
+    assert problem_of(answer_to(server, Reply(raw=early))) == ("unreadable", None)
+
+
+def test_half_a_secret_where_an_answer_ends_too_soon_is_masked(server: FailingServer) -> None:
+    headers = {"Authorization": 'Bearer s3cr3t/"t&ken"-and-more'}
+    for reply in (
+        Reply(401, b'{"got": "s3cr3t\\/\\"t&k', {"Content-Length": "1000"}),
+        Reply(401, b'{"got": "' + b"\0" * (MAX_ANSWER - 17) + b's3cr3t/"t&ken"', {"Content-Length": "90000"}),
+    ):
+        answer = answer_to(server, reply, headers=headers)
+        assert answer.message == f'{server.host} answers 401: {{"got": "***'
+    answer = answer_to(server, Reply(401, b"no s3cr3t"), headers=headers)
+    assert answer.message.endswith("no s3cr3t")
 
 
 def test_a_status_comes_with_the_first_part_of_the_body(server: FailingServer) -> None:

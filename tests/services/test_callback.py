@@ -19,6 +19,8 @@ import pytest
 from services import clock
 from services.callback import check_callback, check_callback_key, post
 from settings import get_settings
+from tests import failing_server as failing
+from tests.failing_server import Reply, failing_server
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 OLD, NEW = b"the older key, 24 bytes.", b"the newer key, which has more than 24 bytes"
@@ -195,13 +197,50 @@ def test_a_receiver_that_hangs_is_given_up_and_its_address_is_not_repeated(confi
     assert caught.value.__context__ is None
 
 
+@pytest.mark.parametrize(
+    "reply",
+    [failing.drip_head(), Reply(raw=b"HTTP/1.1 103 Early\r\n\r\n" * 20, pause=0.05)],
+    ids=["head", "early answers"],
+)
+def test_a_receiver_that_drips_is_given_up_after_its_time_in_all(configure: Callable[..., None], reply: Reply) -> None:
+    with failing_server() as server:
+        configure(server.host)
+        server.answers("/done", [reply])
+        began = time.monotonic()
+        with pytest.raises(OSError, match=r"to 127\.0\.0\.1: it did not answer in 0\.4 seconds$") as caught:
+            post(server.url("/done?token=hush"), "msg_1", BODY, seconds=0.4)
+        assert 0.3 < time.monotonic() - began < 8
+    assert "hush" not in str(caught.value)
+    assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize("status", [200, 302, 503])
+def test_the_body_of_an_answer_is_not_waited_for(configure: Callable[..., None], status: int) -> None:
+    with failing_server() as server:
+        configure(server.host)
+        server.answers("/", [failing.drip(pause=5, status=status)])
+        began = time.monotonic()
+        assert post(server.url(), "msg_1", BODY, seconds=30) == status
+        assert time.monotonic() - began < 4
+
+
+@pytest.mark.parametrize("reply", [failing.dropped(), failing.no_http(), Reply(raw=b"HTTP/1.1 200 OK\r\nhalf")])
+def test_an_answer_that_is_none_is_an_error(configure: Callable[..., None], reply: Reply) -> None:
+    with failing_server() as server:
+        configure(server.host)
+        server.answers("/done", [reply])
+        with pytest.raises(OSError, match=r"to 127\.0\.0\.1: it gave no answer that can be read$") as caught:
+            post(server.url("/done?token=hush"), "msg_1", BODY)
+    assert caught.value.__context__ is None
+
+
 def test_a_receiver_that_is_not_there_is_an_error_that_does_not_repeat_its_address(
     configure: Callable[..., None],
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         host = f"127.0.0.1:{taken.getsockname()[1]}"
     configure(host)
-    with pytest.raises(OSError, match=r"cannot be reached .ConnectionError.$") as caught:
+    with pytest.raises(OSError, match=r"to 127\.0\.0\.1: it cannot be reached$") as caught:
         post(f"http://{host}/done?token=hush", "msg_1", BODY)
     assert "hush" not in str(caught.value)
     assert caught.value.__context__ is None

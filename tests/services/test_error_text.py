@@ -2,6 +2,7 @@
 
 import html
 import json
+import time
 from collections.abc import Callable
 from urllib.parse import quote
 
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.guarded_call import MASK, MAX_ERROR, HttpCall, SimulatedCall
-from services.error_text import MIN_SECRET, fingerprint, printable, secrets_of, shown
+from services.error_text import LOOKED_AT, MIN_SECRET, MOST_SECRETS, fingerprint, printable, secrets_of, shown
 
 WORDS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters="*"), min_size=6, max_size=30)
 VALUES = st.lists(WORDS, min_size=1, max_size=3).map(" ".join)
@@ -82,6 +83,11 @@ def test_what_is_short_or_shown_anyway_is_no_secret() -> None:
         lambda text: html.escape(html.escape(text)),
         lambda text: quote(quote(text, safe=""), safe=""),
         lambda text: quote(text, safe="").lower(),
+        lambda text: json.dumps(html.escape(quote(text, safe="")))[1:-1],
+        lambda text: quote(html.escape(json.dumps(json.dumps(text)[1:-1])[1:-1]), safe=""),
+        lambda text: "".join(f"%{ord(each):02x}" for each in text),
+        lambda text: "".join(f"\\\\x{ord(each):02x}" for each in text),
+        lambda text: "".join(f"&#{ord(each):07};" for each in text),
     ],
 )
 def test_a_secret_is_found_however_it_was_escaped(
@@ -89,6 +95,28 @@ def test_a_secret_is_found_however_it_was_escaped(
 ) -> None:
     http = HttpCall(kind="http", url="https://h/", headers={name: value})
     assert shown(f"<{form(secret)}>", secrets_of(http)) == f"<{MASK}>"
+
+
+def test_what_is_around_a_secret_is_left_as_it_was() -> None:
+    secrets = secrets_of(call(X_Key="k3y/for&all"))
+    for form in ("k3y/for&all", r"k3y\/for&all", "k3y%2Ffor%26all", "k3y/for&amp;amp;all"):
+        for before, after in ((r"a\n\u003d%3D", r"\u003d\n%3D"), ("&#61;&lt;", "&gt;&#61;"), ("1%,é\n", "\n+é\\")):
+            assert shown(f"{before}{form}{after}", secrets) == f"{before}{MASK}{after}"
+    assert shown(r"\u0026 %41&amp;&nothing; \\", secrets) == r"\u0026 %41&amp;&nothing; \\"
+
+
+def test_a_secret_that_looks_escaped_is_found_as_it_is_and_as_it_is_read() -> None:
+    secrets = secrets_of(call(X_Key='a%2Fb%26c"d\\e', X_Only="%41%42"))
+    for form in ('a%2Fb%26c"d\\e', 'a/b&c"d\\e', json.dumps('a%2Fb%26c"d\\e')[1:-1], quote('a%2Fb%26c"d\\e'), "%41%42"):
+        assert shown(f"<{form}>", secrets) == f"<{MASK}>"
+    assert shown("AB", secrets) == "AB"
+
+
+@pytest.mark.parametrize("secret", ["tab\tand\nline", "\u200bhid\x07den\u202e", "grün und groß", "😀😀😀😀😀😀"])
+def test_a_secret_of_an_address_is_found_in_json_whatever_is_in_it(secret: str) -> None:
+    secrets = secrets_of(call(f"https://h/?token={quote(secret)}"))
+    for form in (secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1], quote(secret)):
+        assert shown(f"<{form}>", secrets).strip("<>") == MASK
 
 
 @pytest.mark.parametrize("name", ["pwd", "jwt", "session", "credential", "%74oken", "PHPSESSID"])
@@ -104,6 +132,27 @@ def test_a_parameter_that_is_long_may_be_a_secret_whatever_its_name() -> None:
 def test_no_half_of_a_secret_is_left_at_the_end_of_a_long_text() -> None:
     secret = "s3cr3t" * 600
     assert "s3" not in shown(f"{secret} " * 40, secrets_of(call(X_Key=secret)))
+
+
+@pytest.mark.parametrize("end", ["", "%", "%2", "%252", "&amp;#x2", "\\", r"\\\\", r"\u002"])
+def test_half_a_secret_is_masked_where_a_text_was_cut(end: str) -> None:
+    secrets = secrets_of(call(X_Key="s3cr3t/k3y-and-more"))
+    assert shown(f"is s3cr3t%2Fk3y{end}", secrets, is_whole=False) == f"is {MASK}"
+    filled = "s3cr3t/k3y-and-more" * (LOOKED_AT // 19 - 2)
+    filled += " " * (LOOKED_AT - len(filled) - 12 - len(end))
+    assert "s3" not in shown(f"{filled}s3cr3t%2Fk3y{end}%2Dand-more", secrets)
+    assert shown("is s3cr3t/k3y", secrets) == "is s3cr3t/k3y"
+    assert shown("it is s3cr3", secrets, is_whole=False) == "it is s3cr3"
+
+
+def test_where_there_are_too_many_secrets_to_look_for_nothing_is_shown() -> None:
+    cookies = ["; ".join(f"a={number:06}" for number in range(first, first + 250)) for first in (0, 250)]
+    secrets = secrets_of(call(X_A=cookies[0], X_B=cookies[1]))
+    few, many = secrets[:MOST_SECRETS], secrets[: MOST_SECRETS + 1]
+    assert len(many) > len(few)
+    assert shown(f"see {few[-1]} here", few) == f"see {MASK} here"
+    assert shown("see here", many) == MASK
+    assert shown("see here", [f"%41{each}" for each in few]) == MASK
 
 
 def test_longer_secrets_are_masked_before_those_that_are_part_of_them() -> None:
@@ -216,3 +265,52 @@ def test_numbers_never_matter(one: int, other: int, rest: str) -> None:
 def test_no_message_takes_long(letter: str) -> None:
     fingerprint("status", "h", 404, letter * (MAX_ERROR // len(letter)))
     shown(letter * 64_000, secrets_of(call(X_A="s3cr3t-one", X_B="s3cr3t-two")))
+
+
+def cookies(count: int) -> str:
+    """A header with so many cookies that begin with no letter."""
+    return "; ".join(f"_s{number}=_{number:07}" for number in range(count))
+
+
+COSTLY = {
+    "one cookie": {"Cookie": "_session=abcdefghi"},
+    "cookies": {"Cookie": cookies(200)},
+    "dashes": {f"X-{each}": "-" * (4_000 - each) for each in range(30)},
+    "dashes and one letter": {f"X-{each}": "-" * (2_000 - each) + "a" + "-" * 1_999 for each in range(30)},
+    "backslashes": {f"X-{each}": "\\" * (4_000 - each) for each in range(30)},
+    "escapes": {f"X-{each}": "%41" * (1_333 - each) for each in range(30)},
+    "runs of dashes": {f"X-{each}": " ".join("-" * (40 * each + more) for more in range(6, 40)) for each in range(3)},
+}
+HOSTILE = (
+    "\\",
+    "\\a",
+    "-",
+    "-\n",
+    "-\\",
+    "%",
+    "%41",
+    "%25",
+    "25",
+    "&amp;",
+    "amp;",
+    "&#",
+    r"\u005c",
+    "&#45;",
+    "-" * 3_000 + "b",
+)
+
+
+def cpu_time(text: str, secrets: list[str]) -> float:
+    """Seconds of this process."""
+    began = time.process_time()
+    shown(text, secrets, is_whole=False)
+    return time.process_time() - began
+
+
+@pytest.mark.parametrize("headers", COSTLY.values(), ids=COSTLY)
+def test_no_text_takes_much_longer_than_a_harmless_one(headers: dict[str, str]) -> None:
+    secrets = secrets_of(HttpCall(kind="http", url="https://h/", headers=headers))
+    harmless = min(cpu_time("0123456789" * 6_400, secrets) for _ in range(3))
+    for size in (20_000, 64_000):
+        for letters in HOSTILE:
+            assert cpu_time(letters * (size // len(letters)), secrets) < 50 * harmless
