@@ -36,7 +36,7 @@ from contracts.form import Answers
 from contracts.human_step import Asking, FromLink
 from contracts.people import Person, Reminders
 from contracts.shown import Content, Details
-from contracts.start import Limited
+from contracts.start import Keyed
 
 MAX_STAGES = 10
 MAX_LEVELS = 5
@@ -225,14 +225,13 @@ class ApprovalRequest(Content):
             yield from group.approvers
 
 
-class ApprovalInput(Limited, ApprovalRequest):
+class ApprovalInput(Keyed, ApprovalRequest):
     """The durable input: the request, who is mailed when it names nobody, and the key that it was started with.
 
     ``carried`` is what a long run knew when it began its history anew: a ``contracts.carried.ApprovalState``.
     """
 
     mailbox: PlainAddress | None = None
-    idempotency_key: DecisionId | None = None
     carried: dict[str, JsonValue] | None = None
 
 

@@ -110,7 +110,7 @@ Hours = Annotated[HoursNumber, BeforeValidator(_hours)]
 
 
 def _seconds(value: Any) -> float:
-    if isinstance(value, str) and not re.fullmatch(r"[+-]?[0-9]{1,20}(?:\.[0-9]{1,20})?(?:e[+-]?[0-9]{1,3})?", value):
+    if isinstance(value, str) and not re.fullmatch(r"[+-]?[0-9]{1,20}(?:\.[0-9]{1,20})?", value):
         return round(_hours(value) * 3600, 3)
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError("a duration is a number of seconds, or ISO 8601 text such as PT30S or PT1H")  # noqa: TRY004

@@ -23,7 +23,7 @@ from contracts.base import (
 from contracts.form import Form, json_text
 from contracts.human_step import Asking, FromLink
 from contracts.people import Person, Reminders
-from contracts.start import Limited
+from contracts.start import Keyed
 
 MAX_JSON = 16_000
 """Characters (of UTF-16) of the JSON of a body, or of a substitute result: it stands in one row of the record store."""
@@ -178,12 +178,11 @@ class GuardedCall(Contract):
         return self
 
 
-class GuardedCallInput(GuardedCall, Limited):
+class GuardedCallInput(GuardedCall, Keyed):
     """The durable input: the call, who is mailed when it names nobody, the key that it was started with, and
     ``part_of``, the run it is a step of."""
 
     mailbox: PlainAddress | None = None
-    idempotency_key: DecisionId | None = None
     part_of: Annotated[str, Field(max_length=1_000)] | None = None
 
 

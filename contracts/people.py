@@ -41,7 +41,7 @@ class Every(Contract):
 
 
 def _as_reminders(value: Any) -> Any:
-    if isinstance(value, dict) or value is None:
+    if isinstance(value, dict | Contract) or value is None:
         return value
     return {"at": value} if isinstance(value, list | tuple) else {"every": value}
 

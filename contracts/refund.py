@@ -32,7 +32,7 @@ from contracts.guarded_call import Retry
 from contracts.human_step import Asking
 from contracts.manual_intervention import RemoteCall, decoded
 from contracts.people import Person
-from contracts.start import Limited, StartOptions
+from contracts.start import Keyed, StartOptions
 
 MAX_DATA = 1_000
 """Characters of the JSON of the data attribute, those outside the basic plane counting as two: it stands in the custom
@@ -119,13 +119,12 @@ class StartRefund(_Refund):
     idempotency_key: DecisionId | None = None
 
 
-class RefundInput(_Refund, Limited):
+class RefundInput(_Refund, Keyed):
     """The durable input. ``api`` is the address of the refund API, without a slash at its end; without one, it is
     simulated. ``mailbox`` is asked when a call fails and nobody is named."""
 
     amount: Amount | None = None
     currency: Currency | None = None
-    idempotency_key: DecisionId | None = None
     ready_hours: Hours = 24.0
     api: Annotated[str, Field(max_length=1_500, pattern=r"\Ahttps?://[^\s@?#]*[^\s@?#/]\z")] | None = None
     mailbox: PlainAddress | None = None

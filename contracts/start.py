@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from contracts.base import Contract, Seconds, Timestamp
+from contracts.base import Contract, DecisionId, Seconds, Timestamp
 
 IdReusePolicy = Literal[
     "ALLOW_IF_NO_RUNNING", "ALLOW_IF_PREVIOUS_EXITS_ABNORMALLY", "DISALLOW_REUSE", "ALLOW_TERMINATE_IF_RUNNING"
@@ -49,3 +49,9 @@ class Limited(Contract):
     """What the durable inputs of all workflows have: after so many seconds the run has taken too long."""
 
     execution_timeout: Seconds | None = None
+
+
+class Keyed(Limited):
+    """A durable input of a start that can be repeated: the ``Idempotency-Key`` that it came with."""
+
+    idempotency_key: DecisionId | None = None

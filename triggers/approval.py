@@ -42,7 +42,7 @@ from settings import get_settings
 from triggers.ask_run import Asked, Rules, ask_run, is_over
 from triggers.decide import AskedDecision, answer_decision, decide
 from triggers.instances import ENDED, describe, find, progress_of, run_of, start
-from triggers.starting import keyed
+from triggers.starting import is_same_start, keyed
 from triggers.story import history_of, rounds_of
 from triggers.web import answer, check, decision_id_of, idempotency_key_of, instance_id_of, read_body, read_query
 
@@ -103,7 +103,7 @@ async def start_approval(req: func.HttpRequest, client: DurableFunctionsClient) 
         request_id,
         given,
         keyed(options, key),
-        is_repetition=lambda there: _is_repetition(there, given),
+        is_repetition=lambda there: is_same_start(there, WORKFLOW, given, ("mailbox", "carried")),
     )
     links = {"approval_url": _approval_url(request_id), "status_url": _status_url(request_id)}
     return answer({"request_id": request_id, **links}, 202, {"Location": links["status_url"]})
@@ -268,22 +268,6 @@ def _check_answers(body: Vote, state: OrchestrationState) -> None:
     if wrong:
         fields = [{"field": f"answers.{name}".rstrip("."), "message": message} for name, message in wrong.items()]
         raise Unprocessable("The answers do not fit the form of the request.", errors=fields, code="answers_wrong")
-
-
-def _is_repetition(there: OrchestrationState, given: ApprovalInput) -> bool:
-    """Whether the request that has this id was started with the same key, and the same body."""
-    if given.idempotency_key is None or there.name != WORKFLOW or not there.serialized_input:
-        return False
-    try:
-        before = ApprovalInput.model_validate_json(there.serialized_input)
-    except ValueError:
-        return False
-    if before.idempotency_key != given.idempotency_key:
-        return False
-    in_no_body = {name: getattr(given, name) for name in ("mailbox", "execution_timeout")} | {"carried": None}
-    if before.model_copy(update=in_no_body) != given:
-        raise Unprocessable("This Idempotency-Key came before with another request. Use a new one for each.")
-    return True
 
 
 def _is_version_2(state: OrchestrationState) -> bool:

@@ -42,7 +42,7 @@ from settings import get_settings
 from triggers.ask_run import Asked, Rules, ask_run
 from triggers.diff import diff_of
 from triggers.instances import ENDED, describe, find, progress_of, run_of, start
-from triggers.starting import keyed
+from triggers.starting import is_same_start, keyed
 from triggers.story import history_of
 from triggers.web import answer, check, decision_id_of, idempotency_key_of, instance_id_of, read_body, read_query
 
@@ -104,7 +104,7 @@ async def start_intervention(req: func.HttpRequest, client: DurableFunctionsClie
         body.intervention_id or (f"{WORKFLOW}-{uuid5(NAMESPACE_URL, key)}" if key else None),
         given,
         keyed(options, key),
-        is_repetition=lambda there: _is_repetition(there, given),
+        is_repetition=lambda there: is_same_start(there, WORKFLOW, given, ("mailbox",)),
     )
     status_url = _status_url(intervention_id)
     return answer({"intervention_id": intervention_id, "status_url": status_url}, 202, {"Location": status_url})
@@ -260,17 +260,6 @@ def _check_body(command: EditCommand, state: OrchestrationState) -> None:
     if wrong:
         errors = [{"field": f"body.{name}".rstrip("."), "message": message} for name, message in wrong.items()]
         raise Unprocessable("The body does not fit the schema of the call.", errors=errors, code="body_wrong")
-
-
-def _is_repetition(state: OrchestrationState, given: GuardedCallInput) -> bool:
-    """Whether a call was started with the same key, and the same body."""
-    there = _given(state) if state.name == WORKFLOW else None
-    if there is None or given.idempotency_key is None or there.idempotency_key != given.idempotency_key:
-        return False
-    same = {"mailbox": given.mailbox, "execution_timeout": given.execution_timeout}
-    if there.model_copy(update=same) != given:
-        raise Unprocessable("This Idempotency-Key came before with another call. Use a new one for each.")
-    return True
 
 
 def _in_vain(state: OrchestrationState) -> str | None:

@@ -43,7 +43,7 @@ from services.record_store import RecordStoreError, get_record_store
 from settings import get_settings
 from triggers.ask_run import Asked, Rules, ask_run
 from triggers.instances import ENDED, describe, find, progress_of, run_of, start
-from triggers.starting import keyed
+from triggers.starting import is_same_start, keyed
 from triggers.story import history_of
 from triggers.web import (
     answer,
@@ -137,7 +137,7 @@ async def start_refund(req: func.HttpRequest, client: DurableFunctionsClient) ->
         refund_id,
         given,
         keyed(options, key),
-        is_repetition=lambda state: _is_repetition(state, given),
+        is_repetition=lambda there: is_same_start(there, WORKFLOW, given, ("api", "mailbox")),
     )
     status_url = _status_url(refund_id)
     return answer({"refund_id": refund_id, "status_url": status_url}, 202, {"Location": status_url})
@@ -256,22 +256,6 @@ def _given(asked: dict[str, Any], ready_within: float | None = None) -> RefundIn
         "mailbox": settings.interventions_to,
     }
     return RefundInput.model_validate(asked | more)
-
-
-def _is_repetition(state: OrchestrationState, given: RefundInput) -> bool:
-    """Whether a refund was started with the same key, and the same body."""
-    if given.idempotency_key is None or state.name != WORKFLOW:
-        return False
-    try:
-        there = RefundInput.model_validate_json(state.serialized_input or "")
-    except ValueError:
-        return False
-    if there.idempotency_key != given.idempotency_key:
-        return False
-    ours = {"api": given.api, "mailbox": given.mailbox, "execution_timeout": given.execution_timeout}
-    if there.model_copy(update=ours) != given:
-        raise Unprocessable("This Idempotency-Key came before with another refund. Use a new one for each.")
-    return True
 
 
 def _about(state: OrchestrationState) -> dict[str, Any]:

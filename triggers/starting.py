@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -14,8 +14,8 @@ from durabletask.client import OrchestrationState, OrchestrationStatus
 from durabletask.internal import orchestrator_service_pb2 as pb
 
 from contracts.base import YEAR_IN_HOURS, Contract, as_utc_text
-from contracts.start import IdReusePolicy, StartOptions
-from errors import AlreadyStarted, BadRequest, Unavailable
+from contracts.start import IdReusePolicy, Keyed, StartOptions
+from errors import AlreadyStarted, BadRequest, Unavailable, Unprocessable
 from services import clock
 from triggers.giving_way import give_way
 from triggers.states import ENDED
@@ -88,6 +88,26 @@ def keyed(options: StartOptions, key: str | None) -> StartOptions:
     if not key or options.id_reuse_policy is not None:
         return options
     return options.model_copy(update={"id_reuse_policy": "DISALLOW_REUSE"})
+
+
+def is_same_start(there: OrchestrationState, workflow: str, given: Keyed, in_no_body: Sequence[str]) -> bool:
+    """Whether a run was started with the same ``Idempotency-Key``, and the same body.
+
+    ``in_no_body`` are the fields of the input that no body says. Raises ``Unprocessable`` when the key came before with
+    another body.
+    """
+    if given.idempotency_key is None or there.name != workflow:
+        return False
+    try:
+        before = type(given).model_validate_json(there.serialized_input or "")
+    except ValueError:
+        return False
+    if before.idempotency_key != given.idempotency_key:
+        return False
+    same = {name: getattr(given, name) for name in (*in_no_body, "execution_timeout")}
+    if before.model_copy(update=same) != given:
+        raise Unprocessable("This Idempotency-Key came before with another body. Use a new one for each.")
+    return True
 
 
 async def _schedule(
