@@ -34,6 +34,10 @@ def _purchase_orders(folder: Path) -> None:
         _row("purchase order over HTTP, one by one: start, wait, decide, see the result", _times(trips))
         load = host.drive("throughput", count=1000, at_once=32)
         _row("1,000 purchase orders, 32 at a time", f"{load['per_second']:.0f} a second")
+        calls = host.drive("guarded_calls", count=200)
+        _row("guarded call that works, over HTTP, one by one: start, see the result", _times(calls))
+        resolved = host.drive("resolve", count=100)
+        _row("100 calls that wait on one error, retried by one call", f"{resolved['seconds']:.1f} s")
     finally:
         host.stop()
 

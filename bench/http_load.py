@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 ORDER = {"order_id": "o", "cost": 500, "product": "Widget", "quantity": 2, "timeout_seconds": 86400}
+CALL = {"name": "charge", "call": {"kind": "simulated"}, "retry": {"attempts": 1}}
 
 
 @dataclass
@@ -136,6 +137,36 @@ def pages(client: Client, count: int) -> dict[str, float]:
         times.append(time.perf_counter() - before)
         continuation = found["continuation"] or ""
     return {"p50_ms": median(times) * 1000, "p99_ms": quantiles(times, n=100)[98] * 1000}
+
+
+def guarded_calls(client: Client, count: int) -> dict[str, float]:
+    """Make guarded calls that work at once, and see the result; one after another."""
+    times = []
+    for number in range(count + 20):
+        before = time.perf_counter()
+        status, started = client.call("POST", "/api/interventions", CALL)
+        assert status == 202, started
+        while client.call("GET", f"/api/interventions/{started['intervention_id']}")[1]["output"] is None:
+            time.sleep(0.001)
+        if number >= 20:
+            times.append(time.perf_counter() - before)
+    return {"p50_ms": median(times) * 1000, "p99_ms": quantiles(times, n=100)[98] * 1000}
+
+
+def resolve(client: Client, count: int) -> dict[str, float]:
+    """Have many calls fail, and then tried again by one call that resolves all of them."""
+    failing = CALL | {"call": {"kind": "simulated", "fails": 1}}
+    for _ in range(count):
+        client.call("POST", "/api/interventions", failing)
+    listed: list[dict[str, Any]] = []
+    while len(listed) < count:
+        time.sleep(0.1)
+        listed = client.call("GET", "/api/interventions?limit=100")[1]["interventions"]
+    asked = {"fingerprint": listed[0]["fingerprint"], "action": "retry", "by": "Bench", "reason": "It is back"}
+    before = time.perf_counter()
+    answer = client.call("POST", "/api/interventions/resolve", asked)[1]
+    assert answer["resolved"] == count, answer
+    return {"seconds": time.perf_counter() - before}
 
 
 def finish(client: Client, instances: list[str], at_once: int) -> dict[str, float]:

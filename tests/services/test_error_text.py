@@ -35,7 +35,12 @@ def test_no_secret_is_ever_shown(first: str, second: str, around: list[str], dat
     assert said == printable(said)
 
 
-@given(st.text(min_size=MIN_SECRET, max_size=30).filter(lambda text: text.isprintable() and "*" not in text), ANYTHING)
+@given(
+    st.text(min_size=MIN_SECRET, max_size=30).filter(
+        lambda text: len(text.strip()) >= MIN_SECRET and text.isprintable() and "*" not in text
+    ),
+    ANYTHING,
+)
 def test_no_secret_of_an_address_is_ever_shown(secret: str, before: str) -> None:
     url = f"https://api.example.com/?a=b&api_key={quote(secret, safe='')}&c=d"
     secrets = secrets_of(call(url[:2000]))
@@ -278,7 +283,8 @@ COSTLY = {
     "dashes": {f"X-{each}": "-" * (4_000 - each) for each in range(30)},
     "dashes and one letter": {f"X-{each}": "-" * (2_000 - each) + "a" + "-" * 1_999 for each in range(30)},
     "short ones of dashes and one letter": {
-        f"X-{each}": " ".join("-" * (each + 40) + "a" + "-" * (more + 10) for more in range(35)) for each in range(12)
+        f"X-{letter}": " ".join("-" * at + letter + "-" * (98 - at) for at in range(50, 89))
+        for letter in "abcdefghijkl"
     },
     "backslashes": {f"X-{each}": "\\" * (4_000 - each) for each in range(30)},
     "escapes": {f"X-{each}": "%41" * (1_333 - each) for each in range(30)},
@@ -316,4 +322,4 @@ def test_no_text_takes_much_longer_than_a_harmless_one(headers: dict[str, str]) 
     harmless = min(cpu_time("0123456789" * 6_400, secrets) for _ in range(3))
     for size in (29_000, 64_000):
         for letters in HOSTILE:
-            assert cpu_time(letters * (size // len(letters)), secrets) < 50 * harmless
+            assert cpu_time(letters * (size // len(letters)), secrets) < 40 * harmless
