@@ -22,7 +22,7 @@ from contracts.base import (
 )
 from contracts.form import Form, json_text
 from contracts.human_step import Asking, FromLink
-from contracts.people import Person, Reminders
+from contracts.people import Every, Person, Reminders
 from contracts.start import Keyed
 
 MAX_JSON = 16_000
@@ -139,7 +139,8 @@ class GuardedCall(Contract):
 
     ``schema`` is what an edited body has to fit. People may always retry, ``max_operator_retries`` times (an edit is
     one), and let it fail. ``deadline`` is how long they have, in hours, or ISO 8601 text; then it fails, is skipped
-    with ``substitute``, or ``escalate_to`` are asked too, for as long again, and then it fails.
+    with ``substitute``, or ``escalate_to`` are asked too, for as long again, and then it fails. Until then they are
+    reminded, every day unless ``reminders`` say otherwise; null for never.
     """
 
     name: Line
@@ -154,7 +155,7 @@ class GuardedCall(Contract):
     deadline: Hours = 72.0
     on_deadline: Literal["fail", "skip", "escalate"] = "fail"
     escalate_to: Annotated[tuple[Person, ...], Field(strict=False, max_length=MAX_PEOPLE)] = ()
-    reminders: Reminders | None = None
+    reminders: Reminders | None = Every(every=24.0)
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:

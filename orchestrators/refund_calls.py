@@ -8,7 +8,6 @@ from durabletask import task
 
 from contracts.base import path_to
 from contracts.guarded_call import GuardedCallInput, HttpCall, SimulatedCall
-from contracts.people import Every
 from contracts.refund import CallName, MadeCall, RefundInput
 from orchestrators.guarded_call import guarded_call
 from orchestrators.human_step import Inbox
@@ -36,8 +35,6 @@ STEPS: dict[CallName, Step] = {
 SAID = dict.fromkeys(("amount", "currency", "customer", "reason"), True)
 """What each call says of the refund, beside its data."""
 UNDOING = tuple(step.undone_by for step in STEPS.values() if step.undone_by is not None)
-REMINDERS: Any = Every(every=24.0).plain()
-"""Of those who are asked about a call: once a day."""
 
 
 class Calls:
@@ -122,7 +119,6 @@ def guarded(
         editable=True,
         assigned_to=asked.assigned_to,
         mailbox=asked.mailbox,
-        reminders=REMINDERS,
         part_of=refund_id,
         execution_timeout=seconds_left,
     )

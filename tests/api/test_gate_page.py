@@ -252,7 +252,7 @@ def test_what_people_wrote_is_text_on_every_page(
         assert "alert(1)" in text(response)
 
 
-def test_a_thousand_looks_change_nothing(client: httpx.Client, host: HostProcess) -> None:
+def test_two_hundred_looks_change_nothing(client: httpx.Client, host: HostProcess) -> None:
     intervention_id = failed(client)
     link = gate_link(host, intervention_id)
     state, stored = quiet(client, intervention_id), rows(host)
@@ -263,7 +263,7 @@ def test_a_thousand_looks_change_nothing(client: httpx.Client, host: HostProcess
         return client.request(method, link, headers={"User-Agent": SCANNERS[number % len(SCANNERS)]}).status_code
 
     with ThreadPoolExecutor(8) as pool:
-        assert set(pool.map(look, range(1000))) == {200}
+        assert set(pool.map(look, range(200))) == {200}
     assert raw_state(client, intervention_id) == state
     assert [row for row in rows(host) if intervention_id in str(row)] == [
         row for row in stored if intervention_id in str(row)

