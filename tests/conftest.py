@@ -20,6 +20,11 @@ for timer in ("reconcile_records", "purge_instances"):
     os.environ[f"AzureWebJobs.{timer}.Disabled"] = "true"
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Half as many processes again as there are processors: half of the time each waits for a host that it runs."""
+    return max(2, (os.cpu_count() or 1) * 3 // 2)
+
+
 @pytest.fixture
 def data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A data folder of the test's own, which the settings point to."""

@@ -162,7 +162,7 @@ def test_what_is_undone_goes_on_being_undone_once(hosting: Hosting) -> None:
 WRITES = ['"started"', '"waiting_for_ready"', '"swapped"', '"received"', '"call|000003"', '"ended"', '"refunded"']
 
 
-@pytest.mark.parametrize(("when", "write"), zip(cycle(["after", "before"]), WRITES, strict=False))
+@pytest.mark.parametrize(("when", "write"), list(zip(cycle(["after", "before"]), WRITES, strict=False)))
 def test_nothing_is_lost_or_done_twice_over_a_kill_at_any_write(
     hosting: Hosting, tmp_path: Path, when: str, write: str
 ) -> None:
