@@ -98,5 +98,12 @@ def load(file: Path) -> list[pb.HistoryEvent]:
 def save(file: Path, history: list[pb.HistoryEvent]) -> None:
     """Write a history, one event a line."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(json_format.MessageToDict(event), sort_keys=True) for event in history]
+    lines = [json.dumps(_without_stacks(json_format.MessageToDict(event)), sort_keys=True) for event in history]
     file.write_text("[\n" + ",\n".join(lines) + "\n]\n")
+
+
+def _without_stacks(value: Any) -> Any:
+    """Leave stack traces out, which no replay looks at: they name the folders of the machine that recorded them."""
+    if isinstance(value, dict):
+        return {key: _without_stacks(each) for key, each in value.items() if key != "stackTrace"}
+    return [_without_stacks(each) for each in value] if isinstance(value, list) else value

@@ -52,6 +52,10 @@ def test_every_turn_of_a_recorded_history_does_the_same_again(file: Path) -> Non
             assert completion.result.value == turn.completion.result.value
 
 
+def test_no_history_names_a_folder_of_the_machine_that_recorded_it() -> None:
+    assert [file.name for file in GOLDENS if "stackTrace" in file.read_text()] == []
+
+
 def test_every_scenario_was_recorded() -> None:
     recorded = {(file.parent.name, file.stem.split("-")[0]) for file in GOLDENS}
     assert recorded >= {(workflow, name) for workflow, names in SCENARIOS.items() for name in names}
