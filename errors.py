@@ -11,6 +11,7 @@
     ├── PayloadTooLarge         413
     ├── NotAForm                415  a page was sent what its form does not send
     ├── Unprocessable           422  JSON, but not what was asked for; names each bad field
+    ├── TooMany                 429  that was done too often, or too soon after the last time
     └── Unavailable             503
         ├── HubUnavailable           the task hub does not answer
         └── RecordsUnavailable       the record store does not answer
@@ -96,6 +97,12 @@ class Unprocessable(CountersignError):
     """The body is JSON but not valid; ``errors`` names each bad field."""
 
     status, title, slug = 422, "Unprocessable content", "unprocessable"
+
+
+class TooMany(CountersignError):
+    """It was done too often, or too soon after the last time; ``retry_after`` says in seconds when it may be."""
+
+    status, title, slug = 429, "Too many requests", "too-many-requests"
 
 
 class Unavailable(CountersignError):

@@ -2,7 +2,8 @@
 
 Paths below ``/admin`` and ``/runtime`` are the host's own, in any case of letters; no function takes them. Sources:
 Azure/azure-functions-host (``ScriptHost.ValidateHttpFunction``, ``ReservedRouteGuardMiddleware``,
-``HomepageMiddleware``) and Azure/azure-functions-core-tools (``Startup``, for CORS).
+``HomepageMiddleware``) and Azure/azure-functions-core-tools (``Startup``, for CORS); for ``X-Forwarded-For``, the
+headers that sergiodxa/remix-utils#496 shows of an app on Azure.
 """
 
 import os
@@ -136,6 +137,7 @@ class WebFront:
         await (self._own if own else self._functions)(scope, receive, send)
 
     async def _serve_functions(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope = _with_forwarded_for(scope)
         app: ASGIApp = self._triggers
         if not scope["path"].startswith("/"):  # "*", which is no path
             app = Response(status_code=404)
@@ -205,6 +207,19 @@ def _with_forwarded_scheme(scope: Scope) -> Scope:
     # The first of what proxies have put in a row is what the client used.
     scheme = (_header(scope, b"x-forwarded-proto") or "").partition(",")[0].strip().lower()
     return {**scope, "scheme": scheme} if scheme in ("http", "https") else scope
+
+
+def _with_forwarded_for(scope: Scope) -> Scope:
+    """Append the address of the peer to ``X-Forwarded-For``, with its port, as the front end of Azure App Service does.
+
+    So the last one is always the host's own word, whatever a client writes there.
+    """
+    address, port = scope.get("client") or ("", 0)
+    peer = (f"[{address}]:{port}" if ":" in address else f"{address}:{port}") if address else "unknown"
+    name = b"x-forwarded-for"
+    hops = [value for each, value in scope["headers"] if each == name]
+    others = [header for header in scope["headers"] if header[0] != name]
+    return {**scope, "headers": [*others, (name, b", ".join([*hops, peer.encode()]))]}
 
 
 def _header(scope: Scope, name: bytes) -> str | None:

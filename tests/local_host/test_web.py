@@ -1,5 +1,7 @@
 """The web front: names of the host, where a request goes, keys, CORS, forwarded schemes, writes by other sites."""
 
+import asyncio
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +19,7 @@ from local_host.http_trigger import HttpTriggers, body_limit, endpoints_of
 from local_host.invocation import Invoker
 from local_host.keys import Keys
 from local_host.web import Cors, WebFront, cors_of, names_of, reserved
-from tests.local_host.serving import Served, served
+from tests.local_host.serving import Served, everything, served
 
 APPS = Path(__file__).parent / "apps"
 KEYS = Keys("the-master", {"default": "the-function"}, {"durabletask_extension": "the-durable"})
@@ -282,6 +284,54 @@ def test_any_name_is_not_a_name_of_a_proxy(app: App) -> None:
         for name, scheme in (("other.example", "http"), ("proxied.example", "https")):
             given = client.get("/api/shown", headers={"Host": name, "X-Forwarded-Proto": "https"}).json()
             assert given["url"] == f"{scheme}://{name}/api/shown"
+
+
+@pytest.mark.parametrize(
+    ("sent", "before"),
+    [
+        ([], ""),
+        (["203.0.113.7"], "203.0.113.7, "),
+        (["203.0.113.7, 127.0.0.1:80"], "203.0.113.7, 127.0.0.1:80, "),
+        (["203.0.113.7", "203.0.113.8"], "203.0.113.7, 203.0.113.8, "),
+        ([""], ", "),
+    ],
+)
+def test_the_address_of_the_peer_is_the_last_of_those_it_was_forwarded_for(
+    app: App, sent: list[str], before: str
+) -> None:
+    """Nothing believes what a client on loopback, or by the name of a proxy, writes there itself."""
+    headers = "".join(
+        f"{name}: {value}\r\n" for name, value in zip(("X-Forwarded-For", "x-forwarded-for"), sent, strict=False)
+    )
+    with serving(app, trusted=("proxied.example",)) as running:
+        for name in ("localhost", "proxied.example"):
+            with running.connect() as connection:
+                port = connection.getsockname()[1]
+                head = f"GET /api/shown HTTP/1.1\r\nHost: {name}\r\n{headers}Connection: close\r\n\r\n"
+                connection.sendall(head.encode())
+                given = json.loads(everything(connection).partition(b"\r\n\r\n")[2])["headers"]
+            assert given["x-forwarded-for"] == f"{before}127.0.0.1:{port}"
+            assert given["host"] == name
+
+
+@pytest.mark.parametrize(
+    ("peer", "shown"),
+    [(("::1", 50), "[::1]:50"), (("fe80::1%eth0", 50), "[fe80::1%eth0]:50"), (None, "unknown"), (("", 0), "unknown")],
+)
+def test_a_peer_of_any_kind_is_named(app: App, peer: tuple[str, int] | None, shown: str) -> None:
+    async def ask() -> httpx.Response:
+        triggers = HttpTriggers(endpoints_of(app.functions, ""), invoker)
+        whole = WebFront(triggers, management, management, names_of(()))
+        transport = httpx.ASGITransport(whole)
+        transport.client = peer  # type: ignore[assignment]  # there is none on a socket of Unix
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return await client.get("/shown", headers={"X-Forwarded-For": "203.0.113.7"})
+
+    invoker = Invoker("{}")
+    try:
+        assert asyncio.run(ask()).json()["headers"]["x-forwarded-for"] == f"203.0.113.7, {shown}"
+    finally:
+        invoker.close()
 
 
 # Pages of other sites

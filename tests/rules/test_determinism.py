@@ -1,4 +1,7 @@
-"""Orchestrators are deterministic: no clock, no random, no I/O, no settings, as far as their source can show it."""
+"""Orchestrators are deterministic: no clock, no random, no I/O, no settings, as far as their source can show it.
+
+Entities keep the same rules: what they do follows from what they are asked, and from their state.
+"""
 
 import ast
 from pathlib import Path
@@ -6,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FILES = sorted((ROOT / "orchestrators").glob("*.py"))
+FILES = sorted(file for layer in ("orchestrators", "entities") for file in (ROOT / layer).glob("*.py"))
 
 ALLOWED_IMPORTS = {
     "activities",
@@ -63,8 +66,8 @@ def offences(source: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
-def test_an_orchestrator_uses_nothing_that_changes_between_replays(file: Path) -> None:
+@pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.name}")
+def test_an_orchestrator_or_entity_uses_nothing_that_changes_between_replays(file: Path) -> None:
     assert offences(file.read_text()) == []
 
 

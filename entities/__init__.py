@@ -1,0 +1,1 @@
+"""Entities: small durable states that serialise what is asked of them."""
