@@ -69,6 +69,56 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="How long a refund waits until it is ready, in hours.",
     )
+    signup_remind_hours: float = Field(
+        default=24,
+        gt=0,
+        le=365 * 24,
+        allow_inf_nan=False,
+        description="After how many hours without a click somebody who signs up is reminded.",
+    )
+    signup_max_reminders: int = Field(default=3, ge=0, le=100, description="How often at most.")
+    signup_quiet_hours: str = Field(
+        default="21:00-08:00",
+        pattern=r"\A(?:[01][0-9]|2[0-3]):[0-5][0-9]-(?:[01][0-9]|2[0-3]):[0-5][0-9]\z",
+        description="When nobody is reminded, where a time zone is given.",
+    )
+    signup_timezone: str | None = Field(
+        default=None,
+        max_length=64,
+        description="The time zone of the quiet hours, such as Europe/Berlin, for sign-ups that give none.",
+    )
+    signup_expiry_days: float = Field(
+        default=7,
+        gt=0,
+        le=365,
+        allow_inf_nan=False,
+        description="After how many days a sign-up expires that nobody has verified.",
+    )
+    signup_resend_seconds: float = Field(
+        default=60,
+        ge=0,
+        le=86_400,
+        allow_inf_nan=False,
+        description="How long somebody waits at least before the mail is sent again.",
+    )
+    signup_mails_per_address: int = Field(
+        default=10,
+        ge=1,
+        le=1_000,
+        description="How many mails of sign-ups go to one address in a day; more are not sent.",
+    )
+    signup_tries_per_client: int = Field(
+        default=60,
+        ge=1,
+        le=1_000,
+        description="How often in an hour one client may send the forms of the sign-up; more are answered with 429.",
+    )
+    proxies: int = Field(
+        default=0,
+        ge=0,
+        le=10,
+        description="How many proxies of yours stand before the app; each appends to X-Forwarded-For.",
+    )
     decision_wait_seconds: float = Field(
         default=10,
         ge=0,

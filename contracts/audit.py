@@ -53,14 +53,21 @@ Action = Literal[
     "swapped",
     "compensated",
     "compensation_failed",
+    "verified",
+    "resent",
+    "address_changed",
+    "reminders_stopped",
+    "account_created",
+    "account_refused",
+    "expired",
     "ended",
     "erased",
     "purged",
 ]
 """What can happen."""
 
-Channel = Literal["api", "link", "event", "timer"]
-"""How it came in: over the API of the app, a link in a mail, a raw event, or a timer."""
+Channel = Literal["api", "link", "page", "event", "timer"]
+"""How it came in: over the API of the app, a link in a mail, a page that is open to all, a raw event, or a timer."""
 
 Digest = Annotated[str, StringConstraints(pattern=r"\A[0-9a-f]{64}\z")]
 RunStamp = Annotated[str, StringConstraints(pattern=r"\A[0-9]{8}T[0-9]{12}Z\z")]

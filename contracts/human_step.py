@@ -141,13 +141,39 @@ class Gate(Contract):
     last: GateAction | None = None
 
 
+class SignupStanding(Contract):
+    """Where a sign-up stands; nothing in it is personal.
+
+    ``generation`` is that of the mails whose links and codes are good. ``mails`` counts all, ``reminders`` those that
+    were not asked for; ``next_reminder`` is null when there will be none. ``sent_at`` is when the last mail was asked
+    for, and ``mailed`` is false when it did not go out. ``wrong_codes`` counts those of this generation.
+    ``verified_by`` is the digest of the ``decision_id`` that verified it, and ``vouched`` says that a program did so.
+    """
+
+    generation: int = 1
+    mails: int = 0
+    reminders: int = 0
+    next_reminder: Timestamp | None = None
+    reminders_stopped: bool = False
+    sent_at: Timestamp | None = None
+    mailed: bool = True
+    resends: int = 0
+    changes: int = 0
+    wrong_codes: int = 0
+    verified_at: Timestamp | None = None
+    verified_by: str | None = None
+    vouched: bool = False
+    source: str | None = None
+
+
 class Progress(Contract):
     """The custom status of a run that waits for people: what is going on, in words.
 
     ``phase`` is one word per state of the workflow; ``waiting_for`` names the event that would move it on, and is
     null when nobody is waited for; ``warnings`` are the newest ones, oldest first. ``wait`` is the number of the wait
     that is open in the records, ``trail`` how far the audit trail goes; runs from before the records have neither.
-    ``standing`` is an approval's, ``gate`` that of a call that failed, ``data`` the data attributes of a run.
+    ``standing`` is an approval's, ``gate`` that of a call that failed, ``data`` the data attributes of a run,
+    ``signup`` is where a sign-up stands.
     """
 
     phase: str
@@ -161,6 +187,7 @@ class Progress(Contract):
     standing: Standing | None = None
     gate: Gate | None = None
     data: dict[str, JsonValue] | None = None
+    signup: SignupStanding | None = None
 
     def fitting(self) -> "Progress":
         """The same with as much of the long texts as a custom status can hold."""

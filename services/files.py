@@ -4,10 +4,12 @@ import hashlib
 import os
 import tempfile
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote
 
 MAX_NAME = 200
+_NEW = ".new-"
 
 
 def file_name(name: str, suffix: str) -> str:
@@ -21,6 +23,14 @@ def file_name(name: str, suffix: str) -> str:
     return encoded + suffix
 
 
+def sweep(folder: Path, before: datetime) -> int:
+    """Remove what ``write_once`` left unfinished in a folder because it was killed, and return how many files."""
+    unfinished = [each for each in folder.glob(f"{_NEW}*") if each.lstat().st_mtime < before.timestamp()]
+    for each in unfinished:
+        each.unlink(missing_ok=True)
+    return len(unfinished)
+
+
 def write_once(folder: Path, name: str, suffix: str, content: bytes) -> Path:
     """Write ``content`` to a file named ``name`` and ``suffix``, unless there is one.
 
@@ -31,7 +41,7 @@ def write_once(folder: Path, name: str, suffix: str, content: bytes) -> Path:
     target = folder / file_name(name, suffix)
     if target.exists():
         return target
-    descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=".new-")
+    descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=_NEW)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)

@@ -12,13 +12,15 @@ import secrets
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from itsdangerous import BadData, TimestampSigner, URLSafeTimedSerializer
 from itsdangerous.encoding import base64_decode, base64_encode
 from pydantic import ValidationError
 
+from contracts.base import Contract
 from contracts.mail import LinkClaims, LinkPage
+from contracts.signup import SignupClaims
 from services.clock import now
 from services.files import write_once
 from settings import get_settings
@@ -33,8 +35,10 @@ CODE_DIGITS = 6
 
 _HOW_TO = "python -c 'import secrets; print(secrets.token_urlsafe(48))'"
 _APPROVE, _INTERVENE = "countersign.approve", "countersign.intervene"
-_VIEW, _CODE = "countersign.view", "countersign.code"
+_VIEW, _CODE, _PSEUDONYM = "countersign.view", "countersign.code", "countersign.pseudonym"
 _PAGES: dict[LinkPage, str] = {"approve": _APPROVE, "intervene": _INTERVENE}
+type SignupPage = Literal["confirm", "stop"]
+_SIGNUP: dict[SignupPage, str] = {"confirm": "countersign.signup.confirm", "stop": "countersign.signup.stop"}
 
 
 class BadLink(Exception):
@@ -50,16 +54,12 @@ def check_links() -> None:
 
 def sign(claims: LinkClaims, page: LinkPage = "approve") -> str:
     """Return the token for a link that says this, which is good for one page alone."""
-    return _serializer(_PAGES[page]).dumps(list(claims.plain().values()))
+    return _sign(claims, _PAGES[page])
 
 
 def read(token: str, page: LinkPage = "approve") -> LinkClaims:
     """Return what a link to a page says. Raises ``BadLink``, also for the token of another page."""
-    values = _read(_PAGES[page], token, MAX_AGE)
-    try:
-        return LinkClaims.model_validate(dict(zip(LinkClaims.model_fields, values, strict=True)))
-    except (TypeError, ValueError, ValidationError):
-        raise BadLink("it does not say what a link says") from None
+    return _claims(token, _PAGES[page], LinkClaims)
 
 
 def url_of(claims: LinkClaims, page: LinkPage = "approve") -> str:
@@ -67,15 +67,51 @@ def url_of(claims: LinkClaims, page: LinkPage = "approve") -> str:
     return f"{get_settings().base_url}/{page}/{sign(claims, page)}"
 
 
-def code_of(claims: LinkClaims) -> str:
+def url_of_signup(claims: SignupClaims, page: SignupPage) -> str:
+    """Return the address of a page behind a link in a mail of a sign-up."""
+    return f"{get_settings().base_url}/signup/{page}?token={_sign(claims, _SIGNUP[page])}"
+
+
+def read_signup(token: str, page: SignupPage) -> SignupClaims:
+    """Return what a link of a sign-up says, whose ``until`` may have passed. Raises ``BadLink``, also for the token of
+    another page."""
+    return _claims(token, _SIGNUP[page], SignupClaims)
+
+
+def pseudonym(kind: str, text: str) -> str:
+    """Return 32 letters that stand for a text of a kind, such as an address, where that itself must not stand.
+
+    Nobody can tell the text from it who does not have the keys. It is another one when there is a newer key.
+    """
+    return _pseudonym(_keys()[0], kind, text)
+
+
+def is_pseudonym(given: str, kind: str, text: str) -> bool:
+    """Whether this is what stood for the text, with any of the keys."""
+    return any([hmac.compare_digest(_pseudonym(key, kind, text), given) for key in _keys()])  # noqa: C419  # all keys
+
+
+def code_of(claims: LinkClaims | SignupClaims) -> str:
     """Return the six digits that stand beside a link in its mail, where its page asks for them."""
     return _code(_keys()[0], claims)
 
 
-def is_code(claims: LinkClaims, typed: str) -> bool:
+def is_code(claims: LinkClaims | SignupClaims, typed: str) -> bool:
     """Whether somebody typed the code that belongs to a link; blanks do not count."""
     given = "".join(typed.split()).encode(errors="replace")
     return any([hmac.compare_digest(_code(key, claims).encode(), given) for key in _keys()])  # noqa: C419  # all keys
+
+
+def is_signup_code(claims: SignupClaims, address: str, typed: str) -> bool:
+    """Whether somebody typed the code of a mail of a sign-up that says this, but for its own pseudonym of an address.
+
+    A mail from before there was a newer key has the older pseudonym in its code, as that key gives it.
+    """
+    given = "".join(typed.split()).encode(errors="replace")
+    expected = [
+        _code(key, claims.model_copy(update={"address": _pseudonym(key, "address", address)})) for key in _keys()
+    ]
+    return any([hmac.compare_digest(each.encode(), given) for each in expected])  # noqa: C419  # all keys
 
 
 def view_nonce(token: str, browser: str) -> str:
@@ -123,11 +159,28 @@ def _read(salt: str, token: str, max_age: timedelta) -> Any:
     return values
 
 
+def _sign(claims: Contract, salt: str) -> str:
+    return _serializer(salt).dumps(list(claims.plain().values()))
+
+
+def _claims[Claims: Contract](token: str, salt: str, contract: type[Claims]) -> Claims:
+    values = _read(salt, token, MAX_AGE)
+    try:
+        return contract.model_validate(dict(zip(contract.model_fields, values, strict=True)))
+    except (TypeError, ValueError, ValidationError):
+        raise BadLink("it does not say what a link says") from None
+
+
 def _viewer(token: str, browser: str) -> str:
     return hashlib.sha256(f"{len(token)} {token} {browser}".encode(errors="replace")).hexdigest()[:32]
 
 
-def _code(key: str, claims: LinkClaims) -> str:
+def _pseudonym(key: str, kind: str, text: str) -> str:
+    said = json.dumps([_PSEUDONYM, kind, text], ensure_ascii=True)
+    return hmac.digest(key.encode(), said.encode(), "sha256").hex()[:32]
+
+
+def _code(key: str, claims: Contract) -> str:
     said = json.dumps([_CODE, claims.plain()], sort_keys=True, ensure_ascii=True)
     digest = hmac.digest(key.encode(), said.encode(), "sha256")
     return f"{int.from_bytes(digest) % 10**CODE_DIGITS:0{CODE_DIGITS}}"

@@ -334,6 +334,7 @@ def _as_acs(message: EmailMessage) -> dict[str, Any]:
             # Without it, a mail with the same Message-ID is given another one, and sent a second time. See
             # https://learn.microsoft.com/azure/communication-services/concepts/email/email-headers
             "x-ms-acsemail-validate-message-id": "true",
+            **{name: str(message[name]) for name in ("List-Unsubscribe", "List-Unsubscribe-Post") if message[name]},
         },
         "userEngagementTrackingDisabled": True,  # it would put its own links in place of ours
     }

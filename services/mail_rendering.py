@@ -18,6 +18,7 @@ from pydantic import JsonValue
 from contracts.base import path_to
 from contracts.mail import Mail
 from contracts.shown import Content
+from contracts.signup import SignupMail
 from services import links
 from services.mail import address_of, new_message, sender
 from settings import get_settings
@@ -73,7 +74,7 @@ def render(mail: Mail, content: Content) -> EmailMessage:
         "subject": _subject(mail, content),
         "facts": _facts(mail, content),
         "outcome": _OUTCOMES.get(mail.outcome or "", "This request has ended."),
-        "deadline": _in_words(mail.deadline) if mail.deadline is not None else None,
+        "deadline": in_words(mail.deadline) if mail.deadline is not None else None,
         "link": links.url_of(link, mail.page) if link is not None else None,
         "code": links.code_of(link) if link is not None and mail.code else None,
         "revise": get_settings().base_url + path_to("/api/requests/{}/revise", mail.instance_id),
@@ -84,20 +85,30 @@ def render(mail: Mail, content: Content) -> EmailMessage:
     name = " ".join(re.sub(r"[^\w' -]+", " ", _one_line(mail.to_name or "")).split())
     message["To"] = address_of(mail.to, name or None)
     message["Subject"] = said["subject"]
-    templates = _templates()
-    message.set_content(templates.get_template(f"{mail.template}.txt").render(said))
-    message.add_alternative(templates.get_template(f"{mail.template}.html").render(said), subtype="html")
+    fill_in(message, mail.template, said)
     return message
 
 
-def message_id(mail: Mail) -> str:
+def fill_in(message: EmailMessage, template: str, said: dict[str, Any]) -> None:
+    """Write what a mail says, as plain text and as HTML."""
+    templates = _templates()
+    message.set_content(templates.get_template(f"{template}.txt").render(said))
+    message.add_alternative(templates.get_template(f"{template}.html").render(said), subtype="html")
+
+
+def message_id(mail: Mail | SignupMail) -> str:
     """Return what names a mail: the same for the same instance, run and number, and for no others."""
+    return message_id_of(mail.instance_id, mail.run, mail.number)
+
+
+def message_id_of(instance_id: str, run: str, number: int) -> str:
+    """Return what names the mail of this number of a run."""
     # Dots would have to stand alone between other letters; a tilde marks an id that was cut.
-    instance = quote(mail.instance_id, safe="", errors="surrogatepass").replace(".", "%2E").replace("~", "%7E")
+    instance = quote(instance_id, safe="", errors="surrogatepass").replace(".", "%2E").replace("~", "%7E")
     if len(instance) > MAX_ID:
-        digest = hashlib.sha256(mail.instance_id.encode(errors="surrogatepass")).hexdigest()[:32]
+        digest = hashlib.sha256(instance_id.encode(errors="surrogatepass")).hexdigest()[:32]
         instance = f"{instance[: MAX_ID - 33]}~{digest}"
-    return f"<{instance}.{mail.run}.{mail.number}@{sender().domain}>"
+    return f"<{instance}.{run}.{number}@{sender().domain}>"
 
 
 @lru_cache(maxsize=1)
@@ -195,6 +206,7 @@ def _subject(mail: Mail, content: Content) -> str:
     return subject if len(subject) <= MAX_SUBJECT else subject[: MAX_SUBJECT - 1] + "…"
 
 
-def _in_words(time: datetime) -> str:
+def in_words(time: datetime) -> str:
+    """Return a time for people, in UTC."""
     at = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
     return f"{at:%A}, {at.day} {at:%B %Y, %H:%M} UTC"

@@ -4,14 +4,17 @@ import hashlib
 import heapq
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email import message_from_string
 from email.message import EmailMessage
 from email.policy import default
 from pathlib import Path
+from stat import S_ISREG
 
+from services import files
+from services.clock import now
 from settings import get_settings
 
 _LOGGER = logging.getLogger(__name__)
@@ -49,11 +52,40 @@ def read(mail_id: str) -> OutboxMail | None:
     return _mail(Path(found)) if found is not None else None
 
 
+def erase(message_ids: Iterable[str]) -> int:
+    """Remove the mails of these Message-IDs from the outbox, and return how many there were.
+
+    Nothing happens where mail does not go to the folder. Raises ``OSError`` when a file cannot be removed.
+    """
+    if not is_shown():
+        return 0
+    return sum(_removed(_folder() / files.file_name(each.strip("<>"), ".eml")) for each in message_ids)
+
+
+def sweep() -> int:
+    """Remove what is left of mails that a crash interrupted, a day later, and return how much there was."""
+    return files.sweep(_folder(), now() - timedelta(days=1)) if is_shown() else 0
+
+
+def _removed(path: Path) -> bool:
+    try:
+        if not S_ISREG(path.lstat().st_mode):
+            return False
+        path.unlink()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _folder() -> Path:
+    return get_settings().local_host_data / "outbox"
+
+
 def _entries() -> Iterator[os.DirEntry[str]]:
     if not is_shown():
         return
     try:
-        with os.scandir(get_settings().local_host_data / "outbox") as entries:
+        with os.scandir(_folder()) as entries:
             yield from (each for each in entries if each.name.endswith(".eml") and each.is_file(follow_symlinks=False))
     except FileNotFoundError:
         return  # nothing was sent yet

@@ -1,32 +1,44 @@
-"""A timer trigger that purges what ended long ago. The audit trails stay."""
+"""A timer trigger that purges what ended long ago, or is on the list of what goes at once. The audit trails stay."""
 
 import asyncio
 import logging
 from datetime import UTC, timedelta
 
 import azure.functions as func
+import grpc
 from azure.durable_functions import DurableFunctionsClient
 from durabletask.client import OrchestrationQuery, OrchestrationState
 
-from services import clock, documents, shown, waits
+from services import clock, documents, outbox, purge_list, shown, waits
+from services.purge_list import Listed
 from services.record_store import RecordStore, get_record_store
 from settings import get_settings
-from triggers.instances import ENDED, run_of
+from triggers.instances import ENDED, head_of, run_of
 from triggers.verifying import note_purge, whole
-from triggers.windows import WORKFLOWS, look_through_instances, told
+from triggers.windows import WORKFLOWS, look_through_instances, look_through_rows, told
 
 _LOGGER = logging.getLogger(__name__)
 
 
 async def purge_instances(timer: func.TimerRequest, client: DurableFunctionsClient) -> None:  # noqa: ARG001
-    """Purge the instances that ended longer ago than their workflow's retention; their trails stay."""
+    """Purge the instances that ended longer ago than their workflow's retention, or are on the list; their trails stay.
+
+    Entities that hold nothing any more are cleared away too, and what a crash left of mails in the outbox.
+    """
+    store = get_record_store()
+    counts = await look_through_rows(client, store, "purge_list", purge_list.window, _purge_listed)
     shortest = min(_retention(workflow) for workflow in WORKFLOWS)
     query = OrchestrationQuery(
         runtime_status=list(ENDED),
         created_time_to=clock.now() - shortest,
     )
-    counts = await look_through_instances(client, get_record_store(), "purge", query, _purge_when_due)
+    counts += await look_through_instances(client, store, "purge", query, _purge_when_due)
     _LOGGER.info("Purged instances: %s", told(counts))
+    await asyncio.to_thread(outbox.sweep)
+    try:
+        await client.clean_entity_storage(remove_empty_entities=True, release_orphaned_locks=False)
+    except grpc.RpcError as error:
+        _LOGGER.warning("The task hub does not clear away empty entities: %s", error.code())
 
 
 def check_retention() -> None:
@@ -38,13 +50,29 @@ def check_retention() -> None:
 
 
 async def _purge_when_due(client: DurableFunctionsClient, store: RecordStore, state: OrchestrationState) -> str:
-    """Purge an instance, when it is time, and its trail is whole; with a note that stands in for its history."""
+    """Purge an instance when it is time."""
     ended = state.last_updated_at.replace(tzinfo=UTC)
-    if ended > clock.now() - _retention(state.name):
-        return "kept"
+    return "kept" if ended > clock.now() - _retention(state.name) else await _purge(client, store, state)
+
+
+async def _purge_listed(client: DurableFunctionsClient, store: RecordStore, listed: Listed) -> str:
+    """Purge a run that is on the list, when it has ended, and take it off the list when it is gone."""
+    state = await client.get_orchestration_state(listed.instance_id)
+    head = head_of(state)
+    if state is None or (head is not None and head.run != listed.run):  # another run has its id by now
+        outcome = "gone"
+    else:
+        outcome = await _purge(client, store, state) if head is not None else "kept"
+    if outcome in ("gone", "purged"):
+        await asyncio.to_thread(store.write, [purge_list.removed(listed.instance_id, listed.run)])
+    return outcome
+
+
+async def _purge(client: DurableFunctionsClient, store: RecordStore, state: OrchestrationState) -> str:
+    """Purge an instance when it has ended, and its trail is whole; with a note that stands in for its history."""
     rows, found, current = await whole(client, store, state.instance_id)
     if current is None or current.runtime_status not in ENDED or current.created_at != state.created_at:
-        return "kept"  # another run has its id by now
+        return "kept"  # it goes on, or another run has its id by now
     if found.verdict == "broken":
         _LOGGER.critical(
             "ALARM: the audit trail of %r is broken; the instance is kept, whose history shows what it was",

@@ -16,6 +16,7 @@ from orchestrators.guarded_call import guarded_call
 from orchestrators.manual_intervention import manual_intervention
 from orchestrators.purchase_order import purchase_order
 from orchestrators.refund import refund
+from orchestrators.signup import signup
 from services import waits
 from services.record_store import Change, RecordStore
 from triggers.instances import page_of
@@ -26,6 +27,7 @@ WORKFLOWS = {
     guarded_call.__name__: "/api/interventions/{}",
     manual_intervention.__name__: "/design-pattern/intervention/status/{}",
     refund.__name__: "/api/refunds/{}",
+    signup.__name__: "/api/signups/{}",
 }
 """The workflows, and where in the app people find their instances."""
 
@@ -38,16 +40,25 @@ _LOGGER = logging.getLogger(__name__)
 
 type Look[Item] = Callable[[DurableFunctionsClient, RecordStore, Item], Awaitable[str]]
 """Looks at one item, does what there is to do, and gives the outcome in a word."""
+type Window[Item] = Callable[[RecordStore, str | None, int], tuple[list[Item], str | None]]
+"""Gives so many items of a list from a place on, and where the next ones start, or None at the end."""
 
 
 async def look_through_waits(client: DurableFunctionsClient, store: RecordStore, look: Look[Wait]) -> Counter[str]:
     """Look at the open waits of all workflows, oldest first; give how often each outcome was had."""
+    return await look_through_rows(client, store, "waits", waits.window, look)
+
+
+async def look_through_rows[Item](
+    client: DurableFunctionsClient, store: RecordStore, name: str, window: Window[Item], look: Look[Item]
+) -> Counter[str]:
+    """Look at what stands in a list of the records; ``name`` is that of the place where it goes on the next time."""
     counts: Counter[str] = Counter()
-    start = await asyncio.to_thread(_cursor, store, "waits")
+    start = await asyncio.to_thread(_cursor, store, name)
     for _ in range(WINDOWS):
-        found, start = await asyncio.to_thread(waits.window, store, start, WINDOW)
+        found, start = await asyncio.to_thread(window, store, start, WINDOW)
         counts += await _each(client, store, found, look)
-        await asyncio.to_thread(_keep_cursor, store, "waits", start)
+        await asyncio.to_thread(_keep_cursor, store, name, start)
         if start is None:
             break
     return counts

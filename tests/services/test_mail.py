@@ -629,6 +629,18 @@ def test_the_service_gets_the_mail_as_it_is(data_folder: Path) -> None:
     }
 
 
+def test_the_service_gets_how_to_unsubscribe_where_the_mail_says_it(data_folder: Path) -> None:
+    mail = a_mail()
+    mail["List-Unsubscribe"] = "<http://127.0.0.1:7071/signup/stop?token=abc>"
+    mail["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
+    service = Service(ACCEPTED, SUCCEEDED)
+    with service() as mailer:
+        mailer.send(mail)
+    headers = json.loads(service.asked[0].body)["headers"]
+    assert headers["List-Unsubscribe"] == "<http://127.0.0.1:7071/signup/stop?token=abc>"
+    assert headers["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
+
+
 def test_the_operation_is_named_by_the_message_id(data_folder: Path) -> None:
     other = a_mail()
     other.replace_header("Message-ID", "<one.2@example.com>")

@@ -3,14 +3,16 @@
 import logging
 import os
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from services import outbox
+from services.clock import now
 from services.mail import address_of, get_mailer, new_message
+from services.mail_rendering import message_id_of
 from settings import get_settings
 
 
@@ -180,3 +182,100 @@ def test_it_is_shown_only_where_mail_goes_to_the_folder_and_never_on_azure(
     assert outbox.is_shown() is shown
     assert outbox.page() == ([mail] if shown else [])
     assert outbox.read(mail.id) == (mail if shown else None)
+
+
+# Erasing
+
+
+def test_mails_are_erased_by_their_names_and_no_others(data_folder: Path) -> None:
+    for number in range(1, 5):
+        sent(number)
+    assert outbox.erase(["<1@example.com>", "<3@example.com>", "<7@example.com>"]) == 2
+    assert [mail.message_id for mail in outbox.page()] == ["<4@example.com>", "<2@example.com>"]
+    assert outbox.erase(["<1@example.com>", "<3@example.com>"]) == 0
+    assert outbox.erase([]) == 0
+    assert len(outbox.page()) == 2
+
+
+def test_a_mail_of_any_run_is_erased_by_its_name(data_folder: Path) -> None:
+    names = [message_id_of(instance, "20260301T110000000000Z", 1) for instance in ("a.b", ":", "x" * 300, "ü~/..")]
+    for name in names:
+        message = new_message()
+        message["Message-ID"] = name
+        message["To"] = address_of("bob@example.org")
+        get_mailer().send(message)
+    assert [outbox.erase([name]) for name in names] == [1] * len(names)
+    assert list((data_folder / "outbox").iterdir()) == []
+
+
+def test_what_a_crash_left_of_a_mail_goes_after_a_day_and_nothing_else_does(data_folder: Path) -> None:
+    folder = data_folder / "outbox"
+    folder.mkdir(exist_ok=True)
+    yesterday = (now() - timedelta(days=1, seconds=5)).timestamp()
+    for name, age in (
+        (".new-old", yesterday),
+        (".new-young", yesterday + 60),
+        ("old.eml", yesterday),
+        (".new", yesterday),
+    ):
+        (folder / name).write_bytes(b"To: ann@example.com")
+        os.utime(folder / name, (age, age))
+    assert outbox.sweep() == 1
+    assert sorted(each.name for each in folder.iterdir()) == [".new", ".new-young", "old.eml"]
+    assert outbox.sweep() == 0
+
+
+def test_without_an_outbox_nothing_is_swept(data_folder: Path, configure: Callable[..., None]) -> None:
+    assert outbox.sweep() == 0
+    (data_folder / "outbox").mkdir()
+    (data_folder / "outbox" / ".new-old").write_bytes(b"")
+    os.utime(data_folder / "outbox" / ".new-old", (0, 0))
+    configure(mail="smtp")
+    assert outbox.sweep() == 0
+
+
+def test_without_an_outbox_nothing_is_erased(data_folder: Path, configure: Callable[..., None]) -> None:
+    assert outbox.erase(["<1@example.com>"]) == 0
+    sent()
+    for elsewhere in ({"mail": "smtp"}, {"mail": "folder", "website_instance_id": "one"}):
+        configure(**elsewhere)
+        assert outbox.erase(["<1@example.com>"]) == 0
+    assert len(list((data_folder / "outbox").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", ".", "..", "<>", "../secret", "<../secret>", "/etc/passwd", "secret.eml", "x\0y", "*", "%2E%2E%2Fsecret"],
+)
+def test_nothing_else_can_be_erased(data_folder: Path, name: str) -> None:
+    sent()
+    for other in (
+        data_folder / "secret.eml",
+        data_folder / "outbox" / "secret.txt",
+        data_folder / "outbox" / ".eml.new",
+    ):
+        other.write_text("kept")
+    before = sorted(data_folder.rglob("*"))
+    assert outbox.erase([name]) == 0
+    assert sorted(data_folder.rglob("*")) == before
+
+
+def test_what_is_no_file_of_the_outbox_is_not_erased(data_folder: Path) -> None:
+    sent()
+    (data_folder / "kept.eml").write_text("kept")
+    (data_folder / "outbox" / "2@example.com.eml").symlink_to(data_folder / "kept.eml")
+    (data_folder / "outbox" / "3@example.com.eml").mkdir()
+    before = sorted(data_folder.rglob("*"))
+    assert outbox.erase(["<2@example.com>", "<3@example.com>"]) == 0
+    assert sorted(data_folder.rglob("*")) == before
+
+
+def test_a_mail_that_cannot_be_erased_is_an_error(data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent()
+
+    def refused(_: Path) -> None:
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    with pytest.raises(OSError, match="read-only"):
+        outbox.erase(["<1@example.com>"])
