@@ -15,16 +15,20 @@ from activities.approval import check_answers, post_outcome, send_approval_reque
 from activities.guarded_call import call_api
 from activities.purchase_order import cancel_order, place_order
 from activities.records import record
+from activities.signup import create_account, erase_signup, plan_reminder, send_signup_mail
+from entities.rate_limit import rate_limit
 from orchestrators.approval import approval
 from orchestrators.event_payload import EventConverter
 from orchestrators.guarded_call import guarded_call
 from orchestrators.manual_intervention import manual_intervention
 from orchestrators.purchase_order import purchase_order
 from orchestrators.refund import refund
+from orchestrators.signup import signup
 from services.api_call import check_apis
 from services.callback import check_callback_key
 from services.links import check_links
 from services.mail import check_mail
+from services.quiet_hours import check_quiet_hours
 from services.record_store import get_record_store
 from settings import get_settings
 from triggers.approval import (
@@ -64,6 +68,16 @@ from triggers.refund import (
     start_refund,
     swap_microservice,
 )
+from triggers.signup import describe_signup, get_signup, submit_signup, verify_signup
+from triggers.signup_link import show_stop_page, stop_reminders_on_page
+from triggers.signup_page import (
+    change_email_on_page,
+    confirm_on_page,
+    resend_on_page,
+    show_confirm_page,
+    show_signup_page,
+    submit_signup_page,
+)
 from triggers.static_files import get_static_file
 from triggers.vote_page import cast_vote_on_page, show_vote_page
 from triggers.waits import list_waits
@@ -75,6 +89,7 @@ check_mail()  # So do mails that cannot be sent, links and callbacks that cannot
 check_links()
 check_callback_key()
 check_apis()
+check_quiet_hours()
 get_record_store()  # A storage account that is not named stops it too; so does one that cannot be read.
 
 # Without strict typing, a payload with the SDK's envelope of a custom object instantiates any class that is loaded.
@@ -101,6 +116,10 @@ def _orchestrator(orchestrator: Callable[..., Any]) -> None:
 
 def _activity(activity: Callable[..., Any]) -> None:
     app.activity_trigger(input_name="request", activity=activity.__name__)(activity)
+
+
+def _entity(entity: Callable[..., Any]) -> None:
+    app.entity_trigger(context_name="context", entity_name=entity.__name__)(entity)
 
 
 def _timer(schedule: str, trigger: Callable[..., Awaitable[None]]) -> None:
@@ -159,14 +178,36 @@ _http("GET", "api/refunds/{refund_id}", get_refund)
 _http("POST", "api/refunds/{refund_id}/ready", make_refund_ready)
 _orchestrator(refund)
 
+# Sign-up
+_http("GET|POST", "signup/submit", submit_signup)
+_http("GET|POST", "signup/verify", verify_signup)
+_http("GET", "signup/describe", describe_signup)
+_http("GET", "api/signups/{username}", get_signup)
+_orchestrator(signup)
+_activity(send_signup_mail)
+_activity(plan_reminder)
+_activity(create_account)
+_activity(erase_signup)
+
 # Pages: behind the links in mails, for anybody who has one; the outbox asks for a key like all the rest
 _page(("GET", "HEAD"), "approve/{token}", show_vote_page, level=func.AuthLevel.ANONYMOUS)
 _page(("POST",), "approve/{token}", cast_vote_on_page, level=func.AuthLevel.ANONYMOUS)
 _page(("GET", "HEAD"), "intervene/{token}", show_gate_page, level=func.AuthLevel.ANONYMOUS)
 _page(("POST",), "intervene/{token}", act_on_gate_page, level=func.AuthLevel.ANONYMOUS)
+_page(("GET", "HEAD"), "signup", show_signup_page, level=func.AuthLevel.ANONYMOUS)
+_page(("POST",), "signup", submit_signup_page, level=func.AuthLevel.ANONYMOUS)
+_page(("GET", "HEAD"), "signup/confirm", show_confirm_page, level=func.AuthLevel.ANONYMOUS)
+_page(("POST",), "signup/confirm", confirm_on_page, level=func.AuthLevel.ANONYMOUS)
+_page(("POST",), "signup/resend", resend_on_page, level=func.AuthLevel.ANONYMOUS)
+_page(("POST",), "signup/change-email", change_email_on_page, level=func.AuthLevel.ANONYMOUS)
+_page(("GET", "HEAD"), "signup/stop", show_stop_page, level=func.AuthLevel.ANONYMOUS)
+_page(("POST",), "signup/stop", stop_reminders_on_page, level=func.AuthLevel.ANONYMOUS)
 _page(("GET", "HEAD"), "outbox", list_outbox)
 _page(("GET", "HEAD"), "outbox/{mail_id}", get_outbox_mail)
 app.route(route="static/{file}", methods=["GET", "HEAD"], auth_level=func.AuthLevel.ANONYMOUS)(get_static_file)
+
+# Limits: how often something may be done
+_entity(rate_limit)
 
 # Records: open waits, and the audit trail
 _http("GET", "api/waits", list_waits)

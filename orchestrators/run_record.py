@@ -10,7 +10,7 @@ from activities.records import record
 from contracts.audit import GENESIS, Action, Channel, Entry, TrailHead, chained
 from contracts.base import Contract
 from contracts.carried import RecordState
-from contracts.human_step import MAX_VERDICTS, MAX_WARNINGS, Decision, Gate, Progress, Standing, Verdict
+from contracts.human_step import MAX_VERDICTS, MAX_WARNINGS, Decision, Gate, Progress, SignupStanding, Standing, Verdict
 from contracts.records import Document, RecordBatch, Recorded, Wait
 from contracts.shown import Shown
 from orchestrators.retries import RECORD
@@ -103,6 +103,10 @@ class RunRecord:
     def gate(self, gate: Gate) -> None:
         """Say where a call stands that needs a person."""
         self._publish(self._progress.model_copy(update={"gate": gate}))
+
+    def signup(self, standing: SignupStanding) -> None:
+        """Say where a sign-up stands."""
+        self._publish(self._progress.model_copy(update={"signup": standing}))
 
     def data(self, data: dict[str, Any]) -> None:
         """Say what the data attributes are."""

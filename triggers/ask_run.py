@@ -46,7 +46,7 @@ class Asked:
     by: str
     said: str
     comment: str | None = None
-    channel: Literal["api", "link"] = "api"
+    channel: Literal["api", "link", "page"] = "api"
 
 
 async def ask_run(

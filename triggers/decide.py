@@ -56,7 +56,7 @@ class Late:
     by: str
     said: str
     comment: str | None
-    channel: Literal["api", "link"]
+    channel: Literal["api", "link", "page"]
     payload: dict[str, Any]
 
 

@@ -182,7 +182,7 @@ async def act_on_gate_page(req: func.HttpRequest, client: DurableFunctionsClient
     behind = await _behind(client, req.route_params.get("token", ""))
     typed = read_typed(req)
     found = said(typed, behind.asked, behind.body)
-    if not is_of_this_view(req, behind, typed.view):
+    if not is_of_this_view(req, behind.token, typed.view):
         found = (found if isinstance(found, dict) else {}) | {"": TOO_OLD}
     elif typed.step == BACK:
         found = {}

@@ -112,26 +112,34 @@ def read_fields(req: func.HttpRequest) -> dict[str, str]:
     return fields
 
 
-def is_of_this_view(req: func.HttpRequest, link: Link, view: str) -> bool:
-    """Whether the nonce in a form was made for this link, in the browser that sends it."""
+def is_of_this_view(req: func.HttpRequest, token: str, view: str) -> bool:
+    """Whether the nonce in a form was made for the link with this token, in the browser that sends it."""
     browser = _browser_of(req)
     if browser is None:
         return False
     try:
-        links.read_view_nonce(view, link.token, browser)
+        links.read_view_nonce(view, token, browser)
     except links.BadLink:
         return False
     return True
 
 
-def form_page(req: func.HttpRequest, link: Link, template: str, status: int, **context: Any) -> func.HttpResponse:
-    """Answer with a page that has a form, with a nonce for this view and this browser, which gets an id if need be."""
+def new_view(req: func.HttpRequest, token: str, path: str) -> tuple[str, dict[str, str]]:
+    """Return a nonce for one view of the page behind the link with this token, and headers for that page.
+
+    They give the browser an id for the pages below ``path``, if it has none.
+    """
     browser = _browser_of(req)
     headers = {}
     if browser is None:
         browser = secrets.token_urlsafe(24)
-        headers["Set-Cookie"] = _cookie(browser, link.page)
-    nonce = links.view_nonce(link.token, browser)
+        headers["Set-Cookie"] = new_cookie(COOKIE, browser, path)
+    return links.view_nonce(token, browser), headers
+
+
+def form_page(req: func.HttpRequest, link: Link, template: str, status: int, **context: Any) -> func.HttpResponse:
+    """Answer with a page that has a form, with a nonce for this view and this browser."""
+    nonce, headers = new_view(req, link.token, f"/{link.page}")
     return page(
         template, status, headers, content=link.shown.content, person=link.claims.person, nonce=nonce, **context
     )
@@ -152,17 +160,26 @@ def result_page(
     )
 
 
-def _browser_of(req: func.HttpRequest) -> str | None:
-    """Return the random id that this app gave the browser, if it has one."""
+def read_cookie(req: func.HttpRequest, name: str, form: re.Pattern[str]) -> re.Match[str] | None:
+    """Return what a cookie says that this app gave the browser; None without one, or for what does not look like it."""
     try:
-        found = SimpleCookie(req.headers.get("cookie", "")).get(COOKIE)
+        found = SimpleCookie(req.headers.get("cookie", "")).get(name)
     except CookieError:
         return None
-    return found.value if found is not None and _BROWSER.fullmatch(found.value) else None
+    return form.fullmatch(found.value) if found is not None else None
 
 
-def _cookie(browser: str, page: LinkPage) -> str:
-    """A browser's id. Lax, not Strict: else a link that is opened from web mail would get another one each time, and
-    the pages that are open would be for nothing. With either, a form of another site comes without it."""
+def new_cookie(name: str, value: str, path: str) -> str:
+    """Return the header that gives a browser a cookie for the pages below a path of the app.
+
+    Lax, not Strict: else a link that is opened from web mail would come without it, and the pages that are open would
+    be for nothing. With either, a form of another site comes without it.
+    """
     secure = "; Secure" if get_settings().base_url.startswith("https:") else ""
-    return f"{COOKIE}={browser}; Path={root_path()}/{page}; HttpOnly; SameSite=Lax{secure}"
+    return f"{name}={value}; Path={root_path()}{path}; HttpOnly; SameSite=Lax{secure}"
+
+
+def _browser_of(req: func.HttpRequest) -> str | None:
+    """Return the random id that this app gave the browser, if it has one."""
+    found = read_cookie(req, COOKIE, _BROWSER)
+    return found[0] if found is not None else None

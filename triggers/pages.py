@@ -4,6 +4,7 @@ No page has a script, and the policy of each forbids any.
 """
 
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import lru_cache, wraps
@@ -44,6 +45,7 @@ _HEADINGS = {
     413: "That is too long",
     415: "That is no form",
     422: "This cannot be done",
+    429: "That was too often",
     503: "Please try again in a moment",
 }
 
@@ -64,9 +66,14 @@ def page(
     )
 
 
-def error_page(status: int, sentence: str) -> func.HttpResponse:
+def error_page(status: int, sentence: str, headers: dict[str, str] | None = None) -> func.HttpResponse:
     """Answer with a page that says a sentence, and nothing else."""
-    return page("error.html", status, heading=_HEADINGS.get(status, "Something went wrong"), sentence=sentence)
+    return page("error.html", status, headers, heading=_HEADINGS.get(status, "Something went wrong"), sentence=sentence)
+
+
+def retry_after(seconds: float | None) -> dict[str, str]:
+    """Return the header that says after how many seconds to try again; none where that is not known."""
+    return {"Retry-After": str(max(1, math.ceil(seconds)))} if seconds is not None else {}
 
 
 def answers_pages(trigger: PageTrigger) -> PageTrigger:
@@ -80,7 +87,7 @@ def answers_pages(trigger: PageTrigger) -> PageTrigger:
         try:
             return await trigger(req, client)
         except CountersignError as error:
-            return error_page(error.status, error.detail)
+            return error_page(error.status, error.detail, retry_after(error.members.get("retry_after")))
         except BadLink:
             sentence = "It may have been cut off on its way. Open it from the mail again, or copy it as a whole."
             return error_page(401, sentence)

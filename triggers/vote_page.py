@@ -90,7 +90,7 @@ async def cast_vote_on_page(req: func.HttpRequest, client: DurableFunctionsClien
     inputs = inputs_of(behind.shown.content.form)
     typed = read_typed(req, inputs)
     found = said(typed, behind.asked, behind.shown.content, inputs)
-    if not is_of_this_view(req, behind, typed.view):
+    if not is_of_this_view(req, behind.token, typed.view):
         found = (found if isinstance(found, dict) else {}) | {"": TOO_OLD}
     if isinstance(found, dict):
         if behind.is_over:

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from functools import wraps
 from typing import Any
+from urllib.parse import parse_qsl
 from uuid import uuid4
 
 import azure.functions as func
@@ -129,7 +130,35 @@ def read_query[Query: Contract](req: func.HttpRequest, contract: type[Query]) ->
     Raises ``BadRequest`` naming the parameter that is wrong, or unknown: one that is misspelt and passed over would
     show what was not asked for. The function key may stand there too.
     """
-    given = {name: value for name, value in req.params.items() if value and name not in ("code", "clientId")}
+    return _read_given(dict(req.params), contract)
+
+
+def read_parameters[Query: Contract](req: func.HttpRequest, contract: type[Query]) -> Query:
+    """Read the parameters as ``contract``: those of the address and, in a POST, those of a form in the body.
+
+    What is personal does not stand in logs of addresses when it comes in a body. Raises what ``read_query`` raises, and
+    ``PayloadTooLarge``; ``BadRequest`` also for one that is given twice.
+    """
+    given = dict(req.params)
+    body = req.get_body() if req.method == "POST" else b""
+    if len(body) > MAX_BODY:
+        raise PayloadTooLarge(f"The body has {len(body):,} bytes; at most {MAX_BODY:,} are taken.")
+    kind = req.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if body and kind != "application/x-www-form-urlencoded":
+        raise BadRequest("The body is no form. Send application/x-www-form-urlencoded, or parameters in the address.")
+    try:
+        pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=100)
+    except ValueError:
+        raise BadRequest("The form in the body cannot be read.") from None
+    for name, value in pairs:
+        if name in given:
+            raise BadRequest(f"The parameter '{name[:60]}' is given twice.")
+        given[name] = value
+    return _read_given(given, contract)
+
+
+def _read_given[Query: Contract](params: dict[str, str], contract: type[Query]) -> Query:
+    given = {name: value for name, value in params.items() if value and name not in ("code", "clientId")}
     try:
         return contract.model_validate_strings(given)
     except ValidationError as error:
@@ -202,7 +231,9 @@ def problem(error: CountersignError) -> func.HttpResponse:
         "detail": error.detail,
         **error.members,
     }
-    return _json(document, error.status, "application/problem+json", {})
+    after = error.members.get("retry_after")
+    headers = {"Retry-After": str(after)} if after is not None else {}
+    return _json(document, error.status, "application/problem+json", headers)
 
 
 def _json(document: dict[str, Any], status: int, mimetype: str, headers: dict[str, str]) -> func.HttpResponse:

@@ -21,8 +21,17 @@ PLATFORM_SETTINGS = {
     "AZURE_FUNCTIONS_DURABLE_STRICT_TYPING",
     "PYTHON_THREADPOOL_THREAD_COUNT",
 }
-OPEN = {"/approve/{token}", "/intervene/{token}", "/static/{file}"}
-"""What people open who have nothing but a link: the link itself is signed, and the rest is style."""
+OPEN = {
+    "/approve/{token}",
+    "/intervene/{token}",
+    "/signup",
+    "/signup/confirm",
+    "/signup/resend",
+    "/signup/change-email",
+    "/signup/stop",
+    "/static/{file}",
+}
+"""What people open who have nothing but a link, or want to sign up: links are signed, and the rest is style."""
 PLATFORM_SETS = {"LOCAL_HOST_DATA", "WEBSITE_HOSTNAME", "WEBSITE_INSTANCE_ID"}
 """What the host or Azure sets, and nobody else should."""
 
@@ -45,7 +54,8 @@ def test_readme_lists_exactly_the_routes_of_the_code(app: App) -> None:
 
 def test_head_is_answered_where_get_is_and_nowhere_else(app: App) -> None:
     heads = {path for method, path in routes(app) if method == "HEAD"}
-    assert heads == {"/approve/{token}", "/intervene/{token}", "/static/{file}", "/outbox", "/outbox/{mail_id}"}
+    posts_alone = {"/signup/resend", "/signup/change-email"}
+    assert heads == OPEN - posts_alone | {"/outbox", "/outbox/{mail_id}"}
     assert heads <= {path for method, path in routes(app) if method == "GET"}
 
 

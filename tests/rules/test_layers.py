@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LAYERS = ("triggers", "orchestrators", "activities", "services", "contracts")
+LAYERS = ("triggers", "orchestrators", "activities", "entities", "services", "contracts")
 APP_FILES = sorted(
     [ROOT / "function_app.py", ROOT / "errors.py", ROOT / "settings.py"]
     + [file for layer in LAYERS for file in (ROOT / layer).rglob("*.py")]
@@ -68,7 +68,9 @@ def test_each_direct_dependency_has_its_reason(name: str) -> None:
             assert reason, f"{line} has no comment above it"
 
 
-@pytest.mark.parametrize("workflow", ["purchase_order", "approval", "guarded_call", "manual_intervention", "refund"])
+@pytest.mark.parametrize(
+    "workflow", ["purchase_order", "approval", "guarded_call", "manual_intervention", "refund", "signup"]
+)
 def test_a_workflow_has_one_name_in_every_layer(workflow: str) -> None:
     for layer in ("triggers", "orchestrators", "contracts"):
         assert (ROOT / layer / f"{workflow}.py").is_file()
