@@ -17,6 +17,7 @@ def main() -> None:
     print(describe(), end="\n\n| What | Figure |\n| --- | --- |\n", flush=True)
     with tempfile.TemporaryDirectory(dir=ROOT, prefix=".bench-") as folder:
         _purchase_orders(Path(folder) / "orders")
+        _sign_ups(Path(folder) / "sign-ups")
         _waiting(Path(folder) / "waiting", waiting)
         _killed(Path(folder) / "killed", 1000)
     _hubs()
@@ -38,6 +39,19 @@ def _purchase_orders(folder: Path) -> None:
         _row("guarded call that works, over HTTP, one by one: start, see the result", _times(calls))
         resolved = host.drive("resolve", count=100)
         _row("100 calls that wait on one error, retried by one call", f"{resolved['seconds']:.1f} s")
+    finally:
+        host.stop()
+
+
+def _sign_ups(folder: Path) -> None:
+    host = Host(folder)
+    host.start()
+    try:
+        times = host.drive("sign_ups", count=100)
+        _row("sign-up over HTTP, one by one: submit, see that the mail is out", _times(times["mailed"]))
+        _row("the same: verify, `done`", _times(times["done"]))
+        at_once = host.drive("verify_at_once", count=5, at_once=50)
+        _row("50 verifications of one sign-up at once, until all are answered", f"{at_once['p50_ms']:.0f} ms")
     finally:
         host.stop()
 

@@ -1,4 +1,4 @@
-"""The purchase-order job over HTTP, driven as fast as the host takes it; run as a process of its own.
+"""The jobs over HTTP, driven as fast as the host takes it; run as a process of its own.
 
 The driver speaks HTTP/1.1 on keep-alive connections through plain sockets: a client library would take more of the
 processor, which it shares with the host, than the host does.
@@ -27,7 +27,7 @@ class Client:
     _threads: local = field(default_factory=local)
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
-        """Call, and give status and JSON body."""
+        """Call, and give status and JSON body; of a body that is text, as ``text``."""
         target = urlsplit(self.url)
         payload = json.dumps(body).encode() if body is not None else b""
         head = f"{method} {path} HTTP/1.1\r\nHost: {target.netloc}\r\nContent-Length: {len(payload)}\r\n\r\n"
@@ -52,6 +52,18 @@ class Client:
         status, answer = self.call("POST", f"/signal-approval/{instance}", body)
         assert status == 200, answer
 
+    def sign_up(self, name: str) -> None:
+        """Start a sign-up, and look until its mail is out."""
+        _, answer = self.call("POST", f"/signup/submit?username={name}&email={name}@example.com")
+        assert answer["text"] == "workflow started", answer
+        while "mailed" not in (each["action"] for each in self.call("GET", f"/api/signups/{name}")[1]["history"]):
+            time.sleep(0.001)
+
+    def verify(self, name: str) -> str:
+        """Verify a sign-up, and give the answer."""
+        answer: str = self.call("POST", f"/signup/verify?username={name}&source=bench")[1]["text"]
+        return answer
+
     def wait_for_result(self, instance: str, pause: float = 0.001) -> None:
         """Look until the outcome is there."""
         while self.call("GET", f"/status/{instance}")[1]["output"] is None:
@@ -66,7 +78,8 @@ def _read(connection: socket.socket) -> tuple[int, dict[str, Any]]:
     length = next(int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:"))
     while len(body) < length:
         body += _received(connection)
-    return int(head[9:12]), json.loads(body)
+    is_text = b"\ncontent-type: text/plain" in head.lower()
+    return int(head[9:12]), {"text": body.decode()} if is_text else json.loads(body)
 
 
 def _received(connection: socket.socket) -> bytes:
@@ -167,6 +180,37 @@ def resolve(client: Client, count: int) -> dict[str, float]:
     answer = client.call("POST", "/api/interventions/resolve", asked)[1]
     assert answer["resolved"] == count, answer
     return {"seconds": time.perf_counter() - before}
+
+
+def sign_ups(client: Client, count: int) -> dict[str, dict[str, float]]:
+    """Sign up and see that the mail is out, then verify; one after another. Gives the times of both."""
+    mailed, done = [], []
+    for number in range(count + 10):
+        name = f"one-{number}"
+        before = time.perf_counter()
+        client.sign_up(name)
+        mailed.append(time.perf_counter() - before)
+        before = time.perf_counter()
+        assert client.verify(name) == "done"
+        done.append(time.perf_counter() - before)
+    return {
+        what: {"p50_ms": median(times[10:]) * 1000, "p99_ms": quantiles(times[10:], n=100)[98] * 1000}
+        for what, times in (("mailed", mailed), ("done", done))
+    }
+
+
+def verify_at_once(client: Client, count: int, at_once: int) -> dict[str, float]:
+    """Verify each of some sign-ups many times at once, and wait for all answers; one of them is ``done``."""
+    times = []
+    with ThreadPoolExecutor(at_once) as pool:
+        for number in range(count + 1):
+            name = f"many-{number}"
+            client.sign_up(name)
+            before = time.perf_counter()
+            answers = list(pool.map(client.verify, [name] * at_once))
+            times.append(time.perf_counter() - before)
+            assert sorted(answers) == ["already verified"] * (at_once - 1) + ["done"], answers
+    return {"p50_ms": median(times[1:]) * 1000}
 
 
 def finish(client: Client, instances: list[str], at_once: int) -> dict[str, float]:

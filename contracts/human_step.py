@@ -144,9 +144,11 @@ class Gate(Contract):
 class SignupStanding(Contract):
     """Where a sign-up stands; nothing in it is personal.
 
-    ``generation`` is that of the mails whose links and codes are good. ``mails`` counts all, ``reminders`` those that
+    ``generation`` is that of the mails whose links and codes are good, ``generation_out`` the newest of which one has
+    gone out. ``mails`` counts all, ``reminders`` those that
     were not asked for; ``next_reminder`` is null when there will be none. ``sent_at`` is when the last mail was asked
-    for, and ``mailed`` is false when it did not go out. ``wrong_codes`` counts those of this generation.
+    for, and ``mailed`` is false when it did not go out. ``wrong_codes`` counts those of this generation
+    from the browser that signed up, and ``wrong_codes_by_name`` those from others.
     ``verified_by`` is the digest of the ``decision_id`` that verified it, and ``vouched`` says that a program did so.
     """
 
@@ -159,7 +161,9 @@ class SignupStanding(Contract):
     mailed: bool = True
     resends: int = 0
     changes: int = 0
+    generation_out: int = 0
     wrong_codes: int = 0
+    wrong_codes_by_name: int = 0
     verified_at: Timestamp | None = None
     verified_by: str | None = None
     vouched: bool = False

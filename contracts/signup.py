@@ -1,5 +1,6 @@
 """Sign-up: what starts it, what is asked of it while it waits, what comes out."""
 
+import unicodedata
 from typing import Annotated, Literal
 
 from email_validator import EmailNotValidError, validate_email
@@ -48,6 +49,24 @@ Pseudonym = Annotated[str, StringConstraints(pattern=r"\A[0-9a-f]{32}\z")]
 Zone = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"\A[A-Za-z0-9_+/-]+\z")]
 """The name of a time zone of the IANA: ``Europe/Berlin``."""
 ClockTime = Annotated[str, StringConstraints(pattern=r"\A(?:[01][0-9]|2[0-3]):[0-5][0-9]\z")]
+
+
+def same_address(email: str) -> str:
+    """Return the form in which mail addresses are compared: two that give the same are one, wherever mail goes.
+
+    Without case, and the domain as the DNS is asked for it by today's rules (IDNA 2008), by which ``ß`` is not ``ss``.
+    """
+    try:
+        found = validate_email(email, check_deliverability=False)
+    except EmailNotValidError:  # from before a newer version of the library knew better
+        return unicodedata.normalize("NFC", email).lower()
+    return f"{unicodedata.normalize('NFC', found.local_part).lower()}@{found.ascii_domain}"
+
+
+def mailbox_of(email: str) -> str:
+    """Return the mailbox of an address, to which those of its ``+`` addresses go too that mail servers know."""
+    local, _, domain = same_address(email).rpartition("@")
+    return f"{local.partition('+')[0] or local}@{domain}"
 
 
 def signup_id(username: str) -> str:
@@ -126,8 +145,9 @@ class SignupState(Contract):
 class SignupInput(Limited):
     """The durable input: the one place, besides mails, where personal data stand.
 
-    ``address_key`` stands for the address, ``session`` is the SHA-256 of the secret that the browser has which the form
-    was filled in with, and ``channel`` says how it came. ``carried`` is there when the history has begun anew.
+    ``address_key`` stands for the mailbox of the address. ``session`` is the SHA-256 of the secret that the browser has
+    which the form was filled in with, and ``channel`` says how it came. ``carried`` is there when the history has begun
+    anew.
     """
 
     form: SignupForm
@@ -152,11 +172,15 @@ class SignupClaims(Contract):
 
 
 class FromSignupMail(Contract):
-    """What comes with a verification from a link, or by a code: which mail it was, and whether the code fits."""
+    """What comes with a verification from a link, or by a code: which mail it was, and whether the code fits.
+
+    ``by_name`` says that the code came from a browser other than the one that signed up.
+    """
 
     run: RunStamp
     generation: Annotated[int, Field(ge=1)]
     code: Literal["right", "wrong"] | None = None
+    by_name: bool = False
 
 
 class VerifyEvent(Asking):

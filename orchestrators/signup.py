@@ -8,13 +8,14 @@ from durabletask import task
 from durabletask.entities import EntityInstanceId
 
 from activities.signup import create_account, erase_signup, plan_reminder, send_signup_mail
-from contracts.base import path_to
+from contracts.base import path_to, same_person
 from contracts.human_step import Asking, SignupStanding, digest_of_id
 from contracts.rate_limit import RATE_LIMIT, RateTake
 from contracts.signup import (
     ChangeEmailEvent,
     CreatedAccount,
     ErasedSignup,
+    FromSignupMail,
     NewAccount,
     PlannedReminder,
     ReminderPlan,
@@ -45,6 +46,8 @@ DONE, ADDRESS_TAKEN, EXPIRED, FAILED = "done", "address_taken", "expired", "fail
 PATH = "/api/signups/{}"
 MAX_WRONG_CODES = 5
 """Of one generation of mails; then its code is locked, and only its link is good."""
+MAX_GUESSES = 20
+"""How many codes are looked at in a day for one address, over all sign-ups."""
 MAX_RESENDS, MAX_CHANGES = 5, 3
 """How often another mail is sent on demand, and how often the address is changed."""
 A_DAY = 86_400.0
@@ -149,19 +152,20 @@ class _Signup:
     def _answer(self, event: Asking) -> Turn[None]:
         channel: Any = getattr(event, "channel", None) or "event"
         refusal = self._why_not(event)
+        code = event.link if isinstance(event, VerifyEvent) and event.link is not None and event.link.code else None
+        if code is not None and refusal in (None, "wrong_code"):
+            is_counted = yield from self._take(f"code.{self._asked.address_key}", MAX_GUESSES)
+            refusal = refusal if is_counted else "locked"
         self._verdicts.answer(event, refusal or "taken")
         if refusal is not None:
-            if refusal == "wrong_code":
-                self._stand(wrong_codes=self._standing.wrong_codes + 1)
+            if code is not None and refusal == "wrong_code":
+                self._count_wrong(code)
             self._verdicts.note_refusal(None, channel, refusal)
             yield from self._store()
         elif isinstance(event, VerifyEvent):
             yield from self._verify(event, channel)
         elif isinstance(event, ResendEvent):
-            self._begin_generation(resends=self._standing.resends + 1)
-            self._record.note("resent", channel=channel)
-            yield from self._store()
-            yield from self._mail("signup_verify")
+            yield from self._resend(channel)
         elif isinstance(event, ChangeEmailEvent):
             yield from self._change_email(event, channel)
         else:
@@ -177,7 +181,8 @@ class _Signup:
             is_too_often = self._standing.resends >= MAX_RESENDS
             return "too_often" if is_too_often else "too_soon" if self._has_just_sent else None
         if isinstance(event, ChangeEmailEvent):
-            if event.address_key == self._asked.address_key or event.email == self._asked.form.email:
+            is_same = same_person(event.email) == same_person(self._asked.form.email)
+            if is_same and event.address_key == self._asked.address_key:
                 return "same_address"
             return "too_often" if self._standing.changes >= MAX_CHANGES else None
         return None
@@ -193,9 +198,20 @@ class _Signup:
             return None
         if link.run != self._record.run or link.generation != self._standing.generation:
             return "old_link"
-        if link.code is not None and self._standing.wrong_codes >= MAX_WRONG_CODES:
+        if link.code is None:
+            return None
+        if (self._standing.wrong_codes_by_name if link.by_name else self._standing.wrong_codes) >= MAX_WRONG_CODES:
             return "locked"
-        return "wrong_code" if link.code == "wrong" else None
+        # A code that is in nobody's mailbox can only be guessed.
+        is_right = link.code == "right" and self._standing.generation_out == link.generation
+        return None if is_right else "wrong_code"
+
+    def _count_wrong(self, link: FromSignupMail) -> None:
+        """Count a wrong code. A stranger's are counted apart, so that they lock nobody out of the own browser."""
+        if link.by_name:
+            self._stand(wrong_codes_by_name=self._standing.wrong_codes_by_name + 1)
+        else:
+            self._stand(wrong_codes=self._standing.wrong_codes + 1)
 
     def _verify(self, event: VerifyEvent, channel: Any) -> Turn[None]:
         self._phase, self._next_reminder = CREATING, None
@@ -215,7 +231,7 @@ class _Signup:
     def _change_email(self, event: ChangeEmailEvent, channel: Any) -> Turn[None]:
         form = self._asked.form.model_copy(update={"email": event.email})
         self._asked = self._asked.model_copy(update={"form": form, "address_key": event.address_key})
-        self._begin_generation(changes=self._standing.changes + 1)
+        self._begin_generation(changes=self._standing.changes + 1, reminders_stopped=False)
         self._has_moved = True
         self._record.note("address_changed", channel=channel)
         yield from self._store()
@@ -227,11 +243,27 @@ class _Signup:
             self._record.note("reminders_stopped", channel=channel)
         yield from self._store()
 
+    def _resend(self, channel: Any) -> Turn[None]:
+        """Send another mail, with another link and code; the old ones are good as long as it may not go out."""
+        resends = self._standing.resends + 1
+        if not (yield from self._may_mail()):
+            self._stand(resends=resends)
+            yield from self._not_mailed("signup_verify")
+            return
+        self._begin_generation(resends=resends)
+        self._record.note("resent", channel=channel)
+        yield from self._store()
+        self._send("signup_verify")
+
     def _begin_generation(self, **said: Any) -> None:
         """Make the links and codes of the mails dead that went out."""
         self._next_reminder = None
         self._stand(
-            generation=self._standing.generation + 1, wrong_codes=0, sent_at=self._now.replace(tzinfo=UTC), **said
+            generation=self._standing.generation + 1,
+            wrong_codes=0,
+            wrong_codes_by_name=0,
+            sent_at=self._now.replace(tzinfo=UTC),
+            **said,
         )
 
     # Mails
@@ -253,52 +285,58 @@ class _Signup:
         return self._next_reminder is not None and self._now - self._next_reminder >= since
 
     def _mail(self, template: SignupTemplate) -> Turn[None]:
-        """Send a mail, unless too many go to its address; without standing still for it."""
-        number = self._standing.mails + 1
-        self._stand(mails=number, sent_at=self._now.replace(tzinfo=UTC))
-        if template in ("signup_verify", "signup_reminder") and not (yield from self._may_mail(number)):
-            self._stand(mailed=False)
-            self._record.note("mail_failed", detail=f"{template}: too many mails go to this address")
-            yield from self._store()
+        """Send a mail to somebody who has not confirmed, unless too many go there."""
+        if (yield from self._may_mail()):
+            self._send(template)
+        else:
+            yield from self._not_mailed(template)
             yield from self._plan()
-            return
+
+    def _send(self, template: SignupTemplate) -> None:
+        """Send a mail, without standing still for it."""
+        self._stand(mails=self._standing.mails + 1, sent_at=self._now.replace(tzinfo=UTC))
         mail = SignupMail(
             template=template,
             instance_id=self._ctx.instance_id,
             run=self._record.run,
-            number=number,
+            number=self._standing.mails,
             form=self._asked.form,
             generation=self._standing.generation,
             deadline=self._deadline.replace(tzinfo=UTC),
         )
         self._say()
-        self._inbox.watch(
-            self._ctx.call_activity(send_signup_mail, input=mail.plain(), retry_policy=EFFECT), mail.template
-        )
+        self._inbox.watch(self._ctx.call_activity(send_signup_mail, input=mail.plain(), retry_policy=EFFECT), mail)
 
-    def _may_mail(self, number: int) -> Turn[bool]:
-        taken = RateTake(
-            id=f"{digest_of_id(self._ctx.instance_id)}.{self._record.run}.{number}",
-            at=self._now.replace(tzinfo=UTC),
-            limit=self._asked.rules.mails_per_day,
-            seconds=A_DAY,
-        )
-        limit = EntityInstanceId(RATE_LIMIT, self._asked.address_key)
-        answer = yield self._ctx.call_entity(limit, "take", taken.plain())
+    def _not_mailed(self, template: SignupTemplate) -> Turn[None]:
+        self._stand(mailed=False, sent_at=self._now.replace(tzinfo=UTC))
+        self._record.note("mail_failed", detail=f"{template}: too many mails go to this address")
+        yield from self._store()
+
+    def _may_mail(self) -> Turn[bool]:
+        return (yield from self._take(self._asked.address_key, self._asked.rules.mails_per_day))
+
+    def _take(self, key: str, limit: int) -> Turn[bool]:
+        """Take one of so many in a day."""
+        at = self._now.replace(tzinfo=UTC)
+        taken = RateTake(id=str(self._ctx.new_uuid()), at=at, limit=limit, seconds=A_DAY)
+        answer = yield self._ctx.call_entity(EntityInstanceId(RATE_LIMIT, key), "take", taken.plain())
         return bool(answer["taken"])
 
     def _finished(self, finished: Finished) -> Turn[None]:
         """Go on after an effect that ended."""
-        if finished.what in (EFFECT, RECORD):
+        if not isinstance(finished.what, SignupMail):
             yield from self._created(finished)
             return
+        mail = finished.what
         self._stand(mailed=finished.succeeded)
         if finished.succeeded:
             self._is_known = SentSignupMail.model_validate(finished.result).known
-            self._record.note("mailed", detail=finished.what + (", known" if self._is_known else ""))
+            if not self._is_known:
+                self._stand(generation_out=max(mail.generation, self._standing.generation_out))
+            self._record.note("mailed", detail=mail.template + (", known" if self._is_known else ""))
         else:
             self._record.warn("A mail could not be sent.")
-            self._record.note("mail_failed", detail=finished.what)
+            self._record.note("mail_failed", detail=mail.template)
         yield from self._store()
         yield from self._plan()
 
@@ -347,7 +385,7 @@ class _Signup:
         self._phase = DONE if created else ADDRESS_TAKEN
         self._record.note("account_created" if created else "account_refused", after=self._phase)
         yield from self._store()
-        yield from self._mail("signup_welcome" if created else "signup_known")
+        self._send("signup_welcome" if created else "signup_known")
 
     def _expire(self) -> Turn[None]:
         self._phase, self._next_reminder, self._has_moved = EXPIRED, None, False

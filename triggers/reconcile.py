@@ -1,7 +1,8 @@
 """A timer trigger that holds the open waits against the instances.
 
 Waits are written by activities, at least once and soon, so that there is little to heal: runs that were terminated or
-that failed leave their waits open; a store that was restored from a backup lacks what came later.
+that failed leave their waits open, and sign-ups that were terminated what is personal; a store that was restored from a
+backup lacks what came later.
 """
 
 import asyncio
@@ -16,7 +17,8 @@ from contracts.base import one_line, path_to
 from contracts.human_step import Progress
 from contracts.records import RecordBatch, Wait
 from orchestrators.guarded_call import guarded_call
-from services import clock, documents, shown, waits
+from orchestrators.signup import signup
+from services import clock, documents, outbox, shown, signup_erasure, waits
 from services.record_store import RecordStore, get_record_store
 from services.records import put_on_record
 from triggers.instances import ENDED, progress_of, run_of
@@ -50,6 +52,8 @@ async def _heal_wait(client: DurableFunctionsClient, store: RecordStore, wait: W
             return "unchanged"
         if run_of(state) == wait.run and (_open_wait(progress) == wait.number or _is_going_on(progress)):
             return "unchanged"
+    if wait.kind == signup.__name__:
+        await asyncio.to_thread(_erase_signup, store, wait, state)
     if state is None or run_of(state) != wait.run:
         await asyncio.to_thread(note_end, store, wait.instance_id, wait.run, "gone", clock.now())
         if state is None:
@@ -60,6 +64,19 @@ async def _heal_wait(client: DurableFunctionsClient, store: RecordStore, wait: W
         await asyncio.to_thread(note_end, store, wait.instance_id, wait.run, how, at)
     await asyncio.to_thread(store.write, waits.closed(wait))
     return "closed"
+
+
+def _erase_signup(store: RecordStore, wait: Wait, state: OrchestrationState | None) -> None:
+    """Erase what is personal of a sign-up that nobody verified and somebody terminated: it could not do so itself.
+
+    Where the run is gone, or its id was used again, its mails are all that is left. One that failed may be rewound.
+    """
+    progress = _progress(state)
+    is_verified = progress is not None and progress.signup is not None and progress.signup.verified_at is not None
+    if state is None or run_of(state) != wait.run:
+        outbox.erase(wait.instance_id, wait.run)
+    elif state.runtime_status is OrchestrationStatus.TERMINATED and not is_verified:
+        signup_erasure.erase(store, wait.instance_id, wait.run)
 
 
 async def _is_left_behind(client: DurableFunctionsClient, state: OrchestrationState) -> bool:

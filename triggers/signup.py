@@ -10,7 +10,7 @@ from azure.durable_functions import DurableFunctionsClient
 from durabletask.client import OrchestrationState, OrchestrationStatus
 
 from contracts.audit import Entry, RunStamp
-from contracts.base import as_utc_text, same_person
+from contracts.base import as_utc_text
 from contracts.human_step import Asking, Progress, SignupStanding, digest_of_id
 from contracts.signup import (
     ID_PREFIX,
@@ -21,6 +21,7 @@ from contracts.signup import (
     SubmitSignup,
     VerifyEvent,
     VerifySignup,
+    mailbox_of,
     signup_id,
 )
 from contracts.start import StartOptions
@@ -282,8 +283,8 @@ async def ask(
 
 
 def address_key(email: str) -> str:
-    """Return what stands for a mail address where that must not stand."""
-    return links.pseudonym("address", same_person(email))
+    """Return what stands for the mailbox of a mail address where that must not stand."""
+    return links.pseudonym("mailbox", mailbox_of(email))
 
 
 async def has_account(instance_id: str) -> bool:

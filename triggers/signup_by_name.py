@@ -11,16 +11,25 @@ from uuid import uuid4
 import azure.functions as func
 from azure.durable_functions import DurableFunctionsClient
 
-from contracts.base import same_person
 from contracts.human_step import Asking
-from contracts.signup import ResendEvent
+from contracts.signup import ResendEvent, same_address, signup_id
 from errors import Conflict, CountersignError, Forbidden, NotFound, TooLate
 from orchestrators.signup import RESEND, VERIFY
 from triggers.ask_run import Asked, ask_run
 from triggers.pages import page, root_path
 from triggers.signup import RULES, Signup, ask, look
 from triggers.signup_form import read_inputs
-from triggers.signup_result import code_event, confirmed, count_try, is_code, is_locked, over, result
+from triggers.signup_result import (
+    code_event,
+    confirmed,
+    count_for,
+    count_mail,
+    count_try,
+    is_code,
+    is_locked,
+    over,
+    result,
+)
 from triggers.signup_session import not_before
 
 LABELS = {"username": "User name", "code": "Code", "mail-username": "User name", "email": "Mail address"}
@@ -56,15 +65,17 @@ async def confirm_by_name(
     if wrong:
         return show_forms(wrong, fields)
     await count_try(req, client)
+    await count_for(client, "name", signup_id(said["username"]))
     started = time.monotonic()
     signup = await look(client, said["username"])
-    if signup is not None and not is_locked(signup):
+    if signup is not None and not is_locked(signup, by_name=True):
         if is_code(signup, said["code"]):
             confirmation = await _confirm(client, signup)
             if confirmation is not None:
                 return confirmation
         elif signup.is_waiting:
-            await _hand_over(client, signup, VERIFY, code_event(signup, uuid4().hex, right=False))
+            event = code_event(signup, uuid4().hex, right=False, by_name=True)
+            await _hand_over(client, signup, VERIFY, event)
     await not_before(started)
     return show_forms({"": NOT_THIS}, fields | {"code": ""}, 403)
 
@@ -78,9 +89,15 @@ async def resend_by_name(
         errors = {"mail-username" if name == "username" else name: message for name, message in wrong.items()}
         return show_forms(errors, {"mail-username": fields.get("username", ""), "email": fields.get("email", "")})
     await count_try(req, client)
+    await count_for(client, "name", signup_id(said["username"]))
+    await count_mail(req, client, said["email"])
     started = time.monotonic()
     signup = await look(client, said["username"])
-    if signup is not None and signup.is_waiting and same_person(said["email"]) == same_person(signup.asked.form.email):
+    if (
+        signup is not None
+        and signup.is_waiting
+        and same_address(said["email"]) == same_address(signup.asked.form.email)
+    ):
         await _hand_over(client, signup, RESEND, ResendEvent(channel="page", decision_id=uuid4().hex))
     await not_before(started)
     return result("Look into your mail", *PERHAPS)
@@ -89,9 +106,11 @@ async def resend_by_name(
 async def _confirm(client: DurableFunctionsClient, signup: Signup) -> func.HttpResponse | None:
     """Confirm where the code is right; None where that is not enough by now."""
     if signup.is_waiting:
-        event = code_event(signup, uuid4().hex, right=True)
+        event = code_event(signup, uuid4().hex, right=True, by_name=True)
         try:
-            progress = await ask(client, signup.instance_id, VERIFY, event, by=_by(signup), channel="page")
+            progress = await ask(
+                client, signup.instance_id, VERIFY, event, by=signup.asked.form.username, channel="page"
+            )
             return confirmed(signup, progress)
         except (Conflict, Forbidden, NotFound, TooLate):
             now_there = await look(client, signup.instance_id)
@@ -101,10 +120,6 @@ async def _confirm(client: DurableFunctionsClient, signup: Signup) -> func.HttpR
 
 async def _hand_over(client: DurableFunctionsClient, signup: Signup, event: str, payload: Asking) -> None:
     """Raise an event without waiting for what comes of it, since the time that it takes would tell."""
-    asked = Asked(event=event, payload=payload, by=_by(signup), said=event, channel="page")
+    asked = Asked(event=event, payload=payload, by=signup.asked.form.username, said=event, channel="page")
     with suppress(CountersignError):
         await ask_run(client, RULES, signup.instance_id, asked, patience=0)
-
-
-def _by(signup: Signup) -> str:
-    return signup.asked.form.username

@@ -8,9 +8,8 @@ import azure.functions as func
 from azure.durable_functions import DurableFunctionsClient
 
 from contracts.audit import digest_of
-from contracts.base import same_person
 from contracts.human_step import Asking
-from contracts.signup import FromSignupMail, SignupClaims, StopRemindersEvent, VerifyEvent
+from contracts.signup import FromSignupMail, SignupClaims, StopRemindersEvent, VerifyEvent, same_address
 from errors import Conflict, NotFound, PayloadTooLarge, TooLate
 from orchestrators.signup import STOP_REMINDERS, VERIFY
 from services import links
@@ -47,7 +46,7 @@ async def confirm_by_link(req: func.HttpRequest, client: DurableFunctionsClient)
     link = FromSignupMail(run=claims.run, generation=claims.generation)
     event = VerifyEvent(source="link", link=link, channel="link", decision_id=digest_of([view, VERIFY]))
     try:
-        progress = await ask(client, claims.instance_id, VERIFY, event, by=_by(signup), channel="link")
+        progress = await ask(client, claims.instance_id, VERIFY, event, by=signup.asked.form.username, channel="link")
     except (Conflict, NotFound, TooLate):
         signup = await look(client, claims.instance_id)
         return _why_not(signup, claims) or over(signup)
@@ -89,7 +88,9 @@ async def stop_reminders_on_page(req: func.HttpRequest, client: DurableFunctions
 
 async def _stop(client: DurableFunctionsClient, signup: Signup, event: Asking) -> func.HttpResponse:
     try:
-        progress = await ask(client, signup.instance_id, STOP_REMINDERS, event, by=_by(signup), channel="link")
+        progress = await ask(
+            client, signup.instance_id, STOP_REMINDERS, event, by=signup.asked.form.username, channel="link"
+        )
     except (Conflict, NotFound, TooLate):  # it came to its end, and with it the reminders
         return _stopped()
     return _stopped() if progress is not None else result("Thank you", *LATER, status=202)
@@ -123,7 +124,7 @@ def _why_not(signup: Signup | None, claims: SignupClaims) -> func.HttpResponse |
 
 def _is_to(signup: Signup, claims: SignupClaims) -> bool:
     """Whether mails go to the address by now that the link was sent to."""
-    return links.is_pseudonym(claims.address, "address", same_person(signup.asked.form.email))
+    return links.is_pseudonym(claims.address, "address", same_address(signup.asked.form.email))
 
 
 def _reminds(signup: Signup | None, claims: SignupClaims) -> bool:
@@ -138,7 +139,3 @@ def _reminds(signup: Signup | None, claims: SignupClaims) -> bool:
 
 def _stopped() -> func.HttpResponse:
     return result("Reminders are stopped", "No reminders of this sign-up come to this address any more.")
-
-
-def _by(signup: Signup) -> str:
-    return signup.asked.form.username

@@ -15,15 +15,28 @@ from errors import AlreadyStarted, CountersignError, NotFound, TooLate
 from orchestrators.signup import CHANGE_EMAIL, RESEND, VERIFY
 from services.clock import now
 from triggers.decide import LONGEST_POLL
-from triggers.link_page import LATER, TOO_OLD, read_fields, refuse_other_pages
+from triggers.instances import ENDED
+from triggers.link_page import LATER, TOO_OLD, is_of_this_view, new_view, read_fields, refuse_other_pages
 from triggers.pages import HEADERS, page, retry_after, root_path
 from triggers.signup import address_key, ask, begin, look
 from triggers.signup_by_name import NO_SESSION, confirm_by_name, resend_by_name, show_forms
 from triggers.signup_form import read_inputs
 from triggers.signup_link import confirm_by_link, show_confirm_link
-from triggers.signup_result import code_event, confirmed, count_try, is_code, is_locked, over, result
-from triggers.signup_session import Session, digest_of_secret, is_begun_with, secret_from, session_cookie, session_of
+from triggers.signup_result import (
+    code_event,
+    confirmed,
+    count_for,
+    count_mail,
+    count_try,
+    is_code,
+    is_locked,
+    over,
+    result,
+)
+from triggers.signup_session import Session, digest_of_secret, is_begun_with, new_secret, session_cookie, session_of
 
+VIEW = "signup"
+"""What the nonce of the form is made for, which has no token."""
 INPUTS = ("username", "email", "firstname", "lastname")
 LABELS = {
     "username": "User name",
@@ -51,31 +64,42 @@ TOO_OFTEN: dict[str, tuple[str, str]] = {
 
 async def show_signup_page(req: func.HttpRequest, client: DurableFunctionsClient) -> func.HttpResponse:  # noqa: ARG001
     """``GET`` and ``HEAD`` of ``/signup``: the form."""
-    return _form({}, {})
+    return _form(req, {}, {})
 
 
 async def submit_signup_page(req: func.HttpRequest, client: DurableFunctionsClient) -> func.HttpResponse:
     """``POST`` of ``/signup``: 303 to the page that waits, whoever has the address; 409 for a user name in use.
 
-    The form has a secret for the session, so that pressing twice is one sign-up.
+    Pressing twice is one sign-up: one view of the form, in one browser, makes one secret of the session.
     """
     refuse_other_pages(req)
     fields = read_fields(req)
     said, wrong = read_inputs(fields, *INPUTS)
     if wrong:
-        return _form(fields, wrong)
+        return _form(req, fields, wrong)
     await count_try(req, client)
-    secret = secret_from(fields.get("session", ""))
+    view = fields.get("view", "")
+    secret = new_secret(view if is_of_this_view(req, VIEW, view) else None)
     form = SignupForm.model_validate(said)
-    try:
-        await begin(client, form, channel="page", session=digest_of_secret(secret))
-    except AlreadyStarted:
-        signup = await look(client, form.username)
-        if signup is None or not is_begun_with(signup, secret):
-            return _form(fields, {"username": "this user name is taken: choose another one"}, 409)
+    if not await _begin(req, client, form, secret):
+        return _form(req, fields, {"username": "this user name is taken: choose another one"}, 409)
     await _begun(client, form.username)
     headers = {"Location": f"{root_path()}/signup/confirm", "Set-Cookie": session_cookie(form.username, secret)}
     return func.HttpResponse(status_code=303, headers=HEADERS | headers)
+
+
+async def _begin(req: func.HttpRequest, client: DurableFunctionsClient, form: SignupForm, secret: str) -> bool:
+    """Begin a sign-up, or see that it was begun with this secret; false where the user name is in use."""
+    signup = await look(client, form.username)
+    if signup is None or signup.state.runtime_status in ENDED:
+        await count_mail(req, client, form.email)
+        try:
+            await begin(client, form, channel="page", session=digest_of_secret(secret))
+        except AlreadyStarted:
+            signup = await look(client, form.username)
+        else:
+            return True
+    return signup is not None and is_begun_with(signup, secret)
 
 
 async def show_confirm_page(req: func.HttpRequest, client: DurableFunctionsClient) -> func.HttpResponse:
@@ -146,6 +170,7 @@ async def change_email_on_page(req: func.HttpRequest, client: DurableFunctionsCl
     if wrong:
         return _waiting(session, fields, wrong)
     email = said["email"]
+    await count_mail(req, client, email)
     id_ = digest_of([fields["view"], CHANGE_EMAIL, email, session.signup.standing.generation])
     event = ChangeEmailEvent(email=email, address_key=address_key(email), channel="page", decision_id=id_)
     asked = await _ask(client, session, CHANGE_EMAIL, event, fields)
@@ -157,7 +182,10 @@ async def change_email_on_page(req: func.HttpRequest, client: DurableFunctionsCl
 
 async def _session(req: func.HttpRequest, client: DurableFunctionsClient) -> Session | None:
     await count_try(req, client)
-    return await session_of(req, client)
+    session = await session_of(req, client)
+    if session is not None:
+        await count_for(client, "session", session.signup.instance_id)
+    return session
 
 
 def _read(session: Session, fields: dict[str, str], *names: str) -> tuple[dict[str, str], dict[str, str]]:
@@ -229,13 +257,17 @@ def _waiting(
     return page("signup_waiting.html", status if errors else 200, headers, errors=errors, labels=LABELS, **context)
 
 
-def _form(fields: dict[str, str], errors: dict[str, str], status: int = 400) -> func.HttpResponse:
+def _form(
+    req: func.HttpRequest, fields: dict[str, str], errors: dict[str, str], status: int = 400
+) -> func.HttpResponse:
     """Answer with the form: as it is at first, or again with what is wrong, and ``status``."""
+    nonce, headers = new_view(req, VIEW, "/signup")
     return page(
         "signup.html",
         status if errors else 200,
+        headers,
         path=f"{root_path()}/signup",
-        secret=secret_from(fields.get("session", "")),
+        nonce=nonce,
         typed={name: fields.get(name, "") for name in INPUTS},
         errors=errors,
         labels=LABELS,

@@ -5,9 +5,8 @@ from typing import Any
 import azure.functions as func
 from azure.durable_functions import DurableFunctionsClient
 
-from contracts.base import same_person
 from contracts.human_step import Progress
-from contracts.signup import FromSignupMail, SignupClaims, VerifyEvent
+from contracts.signup import FromSignupMail, SignupClaims, VerifyEvent, mailbox_of, same_address
 from orchestrators.signup import ADDRESS_TAKEN, FAILED, MAX_WRONG_CODES
 from services import links
 from settings import get_settings
@@ -16,7 +15,7 @@ from triggers.link_page import LATER
 from triggers.pages import page, root_path
 from triggers.signup import Signup
 
-AN_HOUR = 3600.0
+AN_HOUR, A_DAY = 3600.0, 86_400.0
 SIGN_UP, SEND_AGAIN = ("Sign up", "/signup"), ("Have the mail sent again", "/signup/confirm")
 """Where a page leads to: in words, and the path of the app."""
 
@@ -26,9 +25,29 @@ async def count_try(req: func.HttpRequest, client: DurableFunctionsClient) -> No
     await take(client, client_key(req), limit=get_settings().signup_tries_per_client, seconds=AN_HOUR)
 
 
-def is_locked(signup: Signup) -> bool:
-    """Whether the code of the newest mail was wrong too often."""
-    return signup.standing.wrong_codes >= MAX_WRONG_CODES
+async def count_for(client: DurableFunctionsClient, door: str, instance_id: str) -> None:
+    """Count a form that concerns one sign-up, whether there is one or not. Raises ``TooMany``.
+
+    ``door`` keeps those apart who have the session, and those who have not: none of them locks the others out.
+    """
+    key = links.pseudonym(f"sign-up by {door}", instance_id)
+    await take(client, key, limit=get_settings().signup_tries_per_client, seconds=AN_HOUR)
+
+
+async def count_mail(req: func.HttpRequest, client: DurableFunctionsClient, email: str) -> None:
+    """Count that a client has a mail sent to an address. Raises ``TooMany``.
+
+    It gets half of what goes to an address in a day, so that one client cannot keep another's mail away.
+    """
+    key = links.pseudonym("client and mailbox", f"{client_key(req)} {mailbox_of(email)}")
+    limit = max(1, get_settings().signup_mails_per_address // 2)
+    await take(client, key, limit=limit, seconds=A_DAY)
+
+
+def is_locked(signup: Signup, *, by_name: bool = False) -> bool:
+    """Whether the code of the newest mail was wrong too often: in the browser that signed up, or in others."""
+    standing = signup.standing
+    return (standing.wrong_codes_by_name if by_name else standing.wrong_codes) >= MAX_WRONG_CODES
 
 
 def is_code(signup: Signup, typed: str) -> bool:
@@ -43,12 +62,17 @@ def is_code(signup: Signup, typed: str) -> bool:
         address=signup.asked.address_key,
         until=deadline,
     )
-    return links.is_signup_code(claims, same_person(signup.asked.form.email), typed)
+    return links.is_signup_code(claims, same_address(signup.asked.form.email), typed)
 
 
-def code_event(signup: Signup, decision_id: str, *, right: bool) -> VerifyEvent:
-    """Return what the run is told of a code that was typed."""
-    link = FromSignupMail(run=signup.run, generation=signup.standing.generation, code="right" if right else "wrong")
+def code_event(signup: Signup, decision_id: str, *, right: bool, by_name: bool = False) -> VerifyEvent:
+    """Return what the run is told of a code that was typed; ``by_name`` in a browser that did not sign up."""
+    link = FromSignupMail(
+        run=signup.run,
+        generation=signup.standing.generation,
+        code="right" if right else "wrong",
+        by_name=by_name,
+    )
     return VerifyEvent(source="code", link=link, channel="page", decision_id=decision_id)
 
 
@@ -62,8 +86,8 @@ def confirmed(signup: Signup, progress: Progress | None) -> func.HttpResponse:
     """Answer what came of a confirmation; 202 where that is not known yet."""
     if progress is None:
         return result("Thank you", *LATER, status=202)
-    welcome = "Your account is being made. A mail that welcomes you is on its way."
-    return result("Your address is confirmed", f"Thank you, {signup.asked.form.username}.", welcome)
+    what_now = "Your account is being made. A mail about it is on its way."  # a welcome, unless somebody was faster
+    return result("Your address is confirmed", f"Thank you, {signup.asked.form.username}.", what_now)
 
 
 def over(signup: Signup | None) -> func.HttpResponse:

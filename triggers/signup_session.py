@@ -20,7 +20,7 @@ COOKIE = "countersign_signup"
 EVEN_TIME = 0.3
 """Seconds that an answer takes which tells nothing: more than all takes that it depends on."""
 
-_SECRET = re.compile(r"[A-Za-z0-9_-]{43}")
+_SECRET = re.compile(r"[0-9a-f]{32}")
 _VALUE = re.compile(rf"({_SECRET.pattern})\.([A-Za-z0-9_.:-]{{1,64}})")
 
 
@@ -44,9 +44,12 @@ class Session:
         return True
 
 
-def secret_from(text: str) -> str:
-    """Return what a browser is known by: this text if it is a secret that a form was given, or else a new one."""
-    return text if _SECRET.fullmatch(text) else secrets.token_urlsafe(32)
+def new_secret(view: str | None) -> str:
+    """Return what a browser is known by from now on: by one view of the form, the same each time that it is sent.
+
+    It is made here, of what nobody but the browser of that view could have sent; without one it is random.
+    """
+    return links.pseudonym("secret of a view", view) if view is not None else secrets.token_hex(16)
 
 
 def digest_of_secret(secret: str) -> str:

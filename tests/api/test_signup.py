@@ -1,6 +1,7 @@
 """Sign-ups over HTTP, for programs: the calls that others wrote down, and what is shown."""
 
 import json
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -501,6 +502,21 @@ def test_nothing_of_the_session_of_a_browser_is_shown(app: App) -> None:
         assert digest[:16] not in told
         assert key not in told
     assert app.verify(username) == "done"
+
+
+def test_no_log_says_who_signs_up(app: App, caplog: pytest.LogCaptureFixture) -> None:
+    """But for the address of the request itself, where it stands there."""
+    caplog.set_level(logging.INFO)
+    username = f"user-{next(_numbers)}"
+    said = {"username": username, "email": EMAIL, "firstname": FIRST, "lastname": LAST}
+    assert text(app.call("/signup/submit", said, "POST")) == "workflow started"
+    assert app.verify(username) == "done"
+    for wrong in ({"firstname": f"{FIRST}\n{LAST}"}, {"email": "quagmire@hidden"}):
+        refused(app.call("/signup/submit", said | wrong, "POST"), 400)
+    app.control.settle()
+    logged = "\n".join(f"{each.getMessage()} {each.exc_text}" for each in caplog.records).lower()
+    assert f"signup-{username}" in logged
+    assert [name for name in PERSONAL if name in logged] == []
 
 
 def test_the_wait_is_listed_until_it_is_verified(app: App) -> None:

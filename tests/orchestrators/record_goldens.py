@@ -13,6 +13,7 @@ from typing import Any
 
 from durabletask.internal import orchestrator_service_pb2 as pb
 
+from contracts.audit import digest_of
 from services.record_store import close_record_store
 from settings import get_settings
 from tests import conftest as _without_timers  # noqa: F401
@@ -35,6 +36,13 @@ COMMAND, RETRY, SKIP = "internal_channel_command", "signal_channel_command_retry
 RPC = {"InterStateChannelPublishing": [{"channelName": COMMAND, "value": {"encoding": "json", "data": '"failed"'}}]}
 REFUND = {"amount": "12.50", "currency": "EUR", "data": "first", "retry": {"attempts": 1}}
 WAITING_FOR_APPROVAL = "waiting_for_approval"
+VERIFY = ("verify", {"source": "api", "channel": "api", "decision_id": "v1"})
+LINK = ("verify", {"source": "link", "channel": "link", "decision_id": "v2", "link": None})
+RIGHT, WRONG = (("verify", {"source": "code", "channel": "page", "link": code}) for code in ("right", "wrong"))
+RESEND = ("resend", {"channel": "page", "decision_id": "r1"})
+CHANGE = ("change_email", {"email": "b@example.com", "address_key": "1" * 32, "decision_id": "c1"})
+STOP = ("stop_reminders", {"channel": "link", "decision_id": "s1"})
+BERLIN = {"start": "21:00", "end": "08:00", "zone": "Europe/Berlin"}
 
 type Scenario = Callable[[Engine], str]
 
@@ -111,6 +119,37 @@ def _call_of(engine: Engine, instance: str, name: str) -> str:
     return next(
         each.instanceId for each in created if each.input.value and json.loads(each.input.value)["name"] == name
     )
+
+
+def signup(
+    name: str, *steps: Any, ends: bool = True, known: bool = False, email: str | None = None, **asked: Any
+) -> Scenario:
+    """A sign-up to which these happen: events with their payloads, hours that pass. If its address is ``known``, it has
+    an account already. In a payload, ``link`` is a code, or null, that comes from the newest mail."""
+
+    def play(engine: Engine) -> str:
+        if known:
+            engine.end(signup(f"{name}-before", VERIFY, email=f"{name}@example.com")(engine))
+            engine.advance(seconds=1)
+        form = {"username": name, "email": email or f"{name}@example.com", "firstname": "Ann"}
+        given = {"form": form, "address_key": digest_of(name)[:32], **asked}
+        instance = engine.start("signup", given, f"signup-{name}")
+        for step in steps:
+            status = engine.status(instance)
+            if isinstance(step, int | float):
+                engine.advance(hours=step)
+                continue
+            event, payload = step
+            if "link" in payload:
+                link = {"run": status["trail"]["run"], "generation": status["signup"]["generation"]}
+                payload = payload | {"link": link | {"code": payload["link"]}}
+            engine.event(instance, event, payload)
+        engine.state(instance)
+        if ends:
+            engine.end(instance)
+        return instance
+
+    return play
 
 
 def vote(who: str, choice: str = "approve", **said: Any) -> dict[str, Any]:
@@ -263,6 +302,23 @@ SCENARIOS: dict[str, dict[str, Scenario]] = {
         "out_of_time_at_a_gate": refund(("Ready", None), 1, failing=("process_refund",), execution_timeout=3600.0),
         "waiting": refund(ends=False),
         "undoing": refund(("notify_created", "fail"), failing=("notify_created", "cancel_refund"), ends=False),
+    },
+    "signup": {
+        "verified_by_a_program": signup("program", VERIFY),
+        "verified_by_link_after_a_reminder": signup("link", 25, LINK),
+        "verified_by_code": signup("code", WRONG, RIGHT),
+        "locked_code": signup("locked", *[WRONG] * 5, RIGHT, LINK),
+        "resent": signup("resent", RESEND, 1, RESEND, LINK),
+        "changed_then_verified": signup("changed", CHANGE, RIGHT),
+        "stopped_then_expired": signup("stopped", STOP, 200),
+        "expired": signup("expired", 200, rules={"quiet": BERLIN}),
+        "known_address": signup("known", 30, VERIFY, known=True),
+        "address_taken": signup("taken", RESEND, LINK, known=True),
+        "too_many_mails": signup("limited", 1, RESEND, VERIFY, rules={"mails_per_day": 1}),
+        "malformed_first": signup("malformed", ("resend", {"channel": "mars"}), VERIFY),
+        "out_of_time": signup("late", 2, execution_timeout=3600.0),
+        "waiting": signup("waiting", 25, ends=False),
+        "changed_and_waiting": signup("moved", CHANGE, 25, ends=False),
     },
 }
 

@@ -1,17 +1,19 @@
 """What the tests of the sign-up do: begin one, read its mails, and ask things of it as its links and pages do."""
 
-import json
 import re
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
+from uuid import uuid4
 
-from contracts.base import same_person
 from contracts.signup import QuietHours, SignupClaims, SignupForm, SignupInput, SignupRules, signup_id
+from orchestrators.signup import VERIFY
 from services import links, outbox
 from services.outbox import OutboxMail
 from tests.orchestrators.engine import Engine
-from tests.orchestrators.reading import head
+from triggers.signup import Signup, address_key
+from triggers.signup_result import code_event, is_code
+from triggers.states import progress_of
 
 WAITING = "waiting_for_verification"
 EMAIL, OTHER = "zeb.quagmire@hidden.example.com", "zebulon@elsewhere.example.org"
@@ -36,11 +38,6 @@ class Link:
     code: str
 
 
-def key_of(email: str) -> str:
-    """What stands for an address."""
-    return links.pseudonym("address", same_person(email))
-
-
 def given(
     username: str | None = None,
     email: str = EMAIL,
@@ -55,7 +52,7 @@ def given(
     asked = SignupInput(
         form=form,
         rules=SignupRules(**rules),
-        address_key=key_of(email),
+        address_key=address_key(email),
         session=session,
         execution_timeout=timeout,
     )
@@ -84,7 +81,7 @@ def kinds(instance: str) -> list[str]:
 def link_in(mail: OutboxMail) -> Link:
     """The link and the code in a mail."""
     (token,) = re.findall(r"/signup/confirm\?token=(\S+)", mail.text)
-    (code,) = re.findall(r"/signup/confirm: ([0-9]{6})$", mail.text, re.MULTILINE)
+    (code,) = re.findall(r"/signup/confirm:?\s+([0-9]{6})$", mail.text, re.MULTILINE)
     return Link(links.read_signup(token, "confirm"), code)
 
 
@@ -102,7 +99,7 @@ def ask(engine: Engine, instance: str, event: str, decision_id: str | None = Non
 
 def vouch(engine: Engine, instance: str, decision_id: str | None = None, source: str = "api") -> None:
     """Verify it as a program does."""
-    ask(engine, instance, "verify", decision_id, source=source, channel="api")
+    ask(engine, instance, VERIFY, decision_id, source=source, channel="api")
 
 
 def follow(engine: Engine, instance: str, mail: OutboxMail, decision_id: str | None = None) -> None:
@@ -110,23 +107,19 @@ def follow(engine: Engine, instance: str, mail: OutboxMail, decision_id: str | N
     claims = link_in(mail).claims
     assert claims.instance_id == instance
     link = {"run": claims.run, "generation": claims.generation}
-    ask(engine, instance, "verify", decision_id, source="link", link=link, channel="link")
+    ask(engine, instance, VERIFY, decision_id, source="link", link=link, channel="link")
 
 
 def type_code(engine: Engine, instance: str, code: str, decision_id: str | None = None) -> None:
     """Verify it by a code, which is held against what the run says of itself, as its page does."""
-    state, status = engine.state(instance), engine.status(instance)
-    asked = SignupInput.model_validate(json.loads(state.serialized_input or "{}"))
-    claims = SignupClaims(
-        instance_id=instance,
-        run=head(engine, instance).run,
-        generation=status["signup"]["generation"],
-        address=asked.address_key,
-        until=status["deadline"],
-    )
-    fits = "right" if links.is_code(claims, code) else "wrong"
-    link = {"run": claims.run, "generation": claims.generation, "code": fits}
-    ask(engine, instance, "verify", decision_id, source="code", link=link, channel="page")
+    state = engine.state(instance)
+    progress = progress_of(state)
+    assert progress is not None
+    assert progress.signup is not None
+    signup = Signup(state, SignupInput.model_validate_json(state.serialized_input or ""), progress, progress.signup)
+    event = code_event(signup, decision_id or uuid4().hex, right=is_code(signup, code))
+    engine.event(instance, VERIFY, event.plain())
+    engine.state(instance)
 
 
 def wrong(code: str) -> str:
@@ -136,5 +129,5 @@ def wrong(code: str) -> str:
 
 def change(engine: Engine, instance: str, email: str, decision_id: str | None = None) -> None:
     """Have the mails go to another address."""
-    said = {"email": email, "address_key": key_of(email), "channel": "page"}
+    said = {"email": email, "address_key": address_key(email), "channel": "page"}
     ask(engine, instance, "change_email", decision_id, **said)

@@ -37,7 +37,6 @@ from tests.orchestrators.signing_up import (
     change,
     follow,
     given,
-    key_of,
     kinds,
     link_in,
     mails,
@@ -46,6 +45,7 @@ from tests.orchestrators.signing_up import (
     vouch,
     wrong,
 )
+from triggers.signup import address_key
 
 CREATING, EXPIRED, TOO_LONG = "creating_account", "expired", "execution_timed_out"
 AT = "%Y-%m-%dT%H:%M"
@@ -451,7 +451,7 @@ def test_the_end_waits_until_what_is_personal_can_be_erased(
     engine.advance(days=6)
     with monkeypatch.context() as patch:
         patch.setattr(SqliteRecordStore, "write", _no_writing)
-        engine.advance(days=2)
+        engine.advance(days=1, hours=1)
         assert engine.state(instance).runtime_status.name == "RUNNING"
         assert mails(instance)
     engine.advance(hours=1)
@@ -619,6 +619,54 @@ def test_with_another_mail_wrong_codes_are_counted_anew(engine: Engine) -> None:
     assert [answered(engine, instance, each) for each in ("wrong", "right")] == ["wrong_code", "taken"]
 
 
+def guess(engine: Engine, instance: str, decision_id: str, code: str, **more: Any) -> str | None:
+    """Say that a code was typed, and whether it fits; gives the verdict."""
+    link = {"run": head(engine, instance).run, "generation": standing(engine, instance)["generation"], "code": code}
+    ask(engine, instance, VERIFY, decision_id, source="code", link=link | more, channel="page")
+    return answered(engine, instance, decision_id)
+
+
+def test_the_wrong_codes_of_strangers_lock_nobody_out_of_the_own_browser(engine: Engine) -> None:
+    instance = begun(engine)
+    codes = [guess(engine, instance, f"s{number}", "wrong", by_name=True) for number in range(6)]
+    assert codes == ["wrong_code"] * 5 + ["locked"]
+    assert guess(engine, instance, "right", "right", by_name=True) == "locked"
+    counted = standing(engine, instance)
+    assert (counted["wrong_codes"], counted["wrong_codes_by_name"]) == (0, 5)
+    type_code(engine, instance, link_in(mails(instance)[0]).code)
+    over(engine, instance, "done")
+
+
+def test_codes_are_guessed_only_so_often_in_a_day_for_one_mailbox(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(orchestrator, "MAX_GUESSES", 4)
+    one, other = begun(engine), begun(engine, given(email=EMAIL.replace("@", "+more@")))
+    assert [guess(engine, one, f"o{number}", "wrong") for number in range(3)] == ["wrong_code"] * 3
+    assert [guess(engine, other, f"o{number}", "wrong") for number in range(2)] == ["wrong_code", "locked"]
+    assert guess(engine, other, "right", "right") == "locked"
+    assert standing(engine, other)["wrong_codes"] == 1
+    follow(engine, one, mails(one)[0])
+    over(engine, one, "done")
+    engine.advance(hours=24)
+    assert guess(engine, other, "later", "right") == "taken"
+    over(engine, other, "done")
+
+
+@pytest.mark.parametrize("why", ["known", "not sent"])
+def test_a_code_that_is_in_no_mail_is_never_right(engine: Engine, data_folder: Path, why: str) -> None:
+    if why == "known":
+        has_account(engine)
+        instance = begun(engine)
+    else:
+        with away(data_folder, "outbox"):
+            instance = begun(engine)
+            assert guess(engine, instance, "under-way", "right") == "wrong_code"
+            engine.advance(minutes=5)
+    assert guess(engine, instance, "c1", "right") == "wrong_code"
+    finish(engine, instance)
+
+
 @pytest.mark.parametrize("link", [{"run": "20200101T000000000000Z", "generation": 1}, {"generation": 2}], ids=repr)
 def test_a_link_of_another_run_or_of_no_mail_is_refused(engine: Engine, link: dict[str, Any]) -> None:
     instance = begun(engine)
@@ -652,7 +700,11 @@ def test_the_address_can_be_changed_and_nothing_has_the_old_one_any_more(engine:
     assert answered(engine, instance, "c1") == "taken"
     assert EMAIL not in everything(engine, instance, data_folder)
     asked = json.loads(engine.state(instance).serialized_input or "{}")
-    assert (asked["form"]["email"], asked["form"]["firstname"], asked["address_key"]) == (OTHER, FIRST, key_of(OTHER))
+    assert (asked["form"]["email"], asked["form"]["firstname"], asked["address_key"]) == (
+        OTHER,
+        FIRST,
+        address_key(OTHER),
+    )
     assert (status["deadline"], status["wait"]) == (before["deadline"], before["wait"])
     assert status["trail"]["run"] == before["trail"]["run"]
     assert [(mail.to, kind) for mail, kind in zip(mails(instance), kinds(instance), strict=True)] == [
@@ -693,6 +745,18 @@ def test_after_a_change_reminders_and_the_end_go_on(engine: Engine) -> None:
     engine.advance(days=4, hours=12)
     over(engine, instance, EXPIRED)
     assert mails(instance) == []
+
+
+def test_who_stopped_the_reminders_to_one_address_did_not_stop_those_to_another(engine: Engine) -> None:
+    instance = begun(engine)
+    ask(engine, instance, STOP_REMINDERS)
+    change(engine, instance, OTHER)
+    engine.advance(hours=24)
+    assert [mail.to for mail in mails(instance)] == [EMAIL, OTHER, OTHER]
+    ask(engine, instance, STOP_REMINDERS)
+    engine.advance(hours=24)
+    assert kinds(instance) == ["verify", "verify", "reminder"]
+    finish(engine, instance)
 
 
 def test_a_change_leaves_the_time_that_a_run_may_take(engine: Engine) -> None:
@@ -789,6 +853,24 @@ def test_nothing_is_lost_that_comes_while_the_change_is_put_on_record(
     assert [answered(engine, instance, each) for each in ("c1", "v1")] == ["taken"] * 2
     assert [answered(engine, instance, f"s{number}") for number in range(5)] == ["taken"] * 5
     assert mails(instance)[-1].to == OTHER
+
+
+def test_nothing_is_lost_that_comes_at_the_moment_of_the_change(engine: Engine) -> None:
+    instance = begun(engine)
+    for number in range(30):
+        if number % 10 == 3:
+            said = {
+                "email": f"u{number}@example.org",
+                "address_key": address_key(str(number)),
+                "decision_id": f"c{number}",
+            }
+            engine.event(instance, CHANGE_EMAIL, said)
+        engine.event(instance, STOP_REMINDERS, {"decision_id": f"s{number}"})
+    engine.phase(instance, WAITING)
+    assert [answered(engine, instance, f"s{number}") for number in range(30)] == ["taken"] * 30
+    assert [answered(engine, instance, f"c{number}") for number in (3, 13, 23)] == ["taken"] * 3
+    assert mails(instance)[-1].to == "u23@example.org"
+    finish(engine, instance)
 
 
 @pytest.mark.parametrize("is_verified", [False, True])
@@ -922,6 +1004,28 @@ def test_too_many_mails_for_one_address_are_left_out_and_the_run_goes_on(engine:
     finish(engine, last)
 
 
+def test_a_mail_that_may_not_go_out_leaves_the_older_one_good(engine: Engine) -> None:
+    instance = begun(engine, given(mails_per_day=1))
+    engine.advance(minutes=1)
+    ask(engine, instance, RESEND, "r1")
+    assert answered(engine, instance, "r1") == "taken"  # which tells nobody how many mails go there
+    status = standing(engine, instance)
+    assert (status["mailed"], status["resends"], status["generation"], status["mails"]) == (False, 1, 1, 1)
+    ask(engine, instance, RESEND, "r2")
+    assert answered(engine, instance, "r2") == "too_soon"
+    assert next_reminder(engine, instance) is not None
+    follow(engine, instance, mails(instance)[0])
+    over(engine, instance, "done")
+
+
+def test_the_addresses_of_one_mailbox_are_limited_together(engine: Engine) -> None:
+    addresses = (EMAIL, EMAIL.replace("@", "+a@"), EMAIL.replace("@", "+b@").upper())
+    instances = [begun(engine, given(mails_per_day=2, email=each)) for each in addresses]
+    assert [kinds(instance) for instance in instances] == [["verify"], ["verify"], []]
+    for instance in instances:
+        vouch(engine, instance)
+
+
 def test_two_at_the_same_moment_count_as_two_for_their_address(engine: Engine) -> None:
     one, other = (begun(engine, given(mails_per_day=1)) for _ in range(2))
     assert (kinds(one), kinds(other)) == (["verify"], [])
@@ -954,7 +1058,7 @@ def test_a_welcome_that_cannot_be_sent_does_not_undo_the_account(engine: Engine,
     assert len(accounts(data_folder)) == 1
 
 
-@pytest.mark.parametrize("hours", [0.01, 30.0])
+@pytest.mark.parametrize("hours", [0.01, 3.0])
 def test_an_account_is_created_when_it_can_be(engine: Engine, data_folder: Path, hours: float) -> None:
     instance = begun(engine)
     with away(data_folder, "accounts"):
