@@ -13,12 +13,11 @@ from contracts.signup import (
     SentSignupMail,
     SignupMail,
 )
-from services import outbox, purge_list
 from services.accounts import get_accounts
 from services.mail import get_mailer
-from services.mail_rendering import message_id_of
 from services.quiet_hours import first_outside
 from services.record_store import get_record_store
+from services.signup_erasure import erase
 from services.signup_mail import render
 
 
@@ -61,6 +60,4 @@ def erase_signup(_context: ActivityContext, request: dict[str, Any]) -> dict[str
     Raises ``OSError`` when a mail cannot be erased, ``RecordStoreError`` when the store cannot be reached.
     """
     run = ErasedSignup.model_validate(request)
-    get_record_store().write([purge_list.added(run.instance_id, run.run)])
-    names = (message_id_of(run.instance_id, run.run, number) for number in range(1, run.mails + 1))
-    return {"erased": outbox.erase(names)}
+    return {"erased": erase(get_record_store(), run.instance_id, run.run)}

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Protocol
 
 from contracts.audit import RunStamp, digest_of
-from contracts.base import Contract, same_person
-from contracts.signup import NewAccount
+from contracts.base import Contract
+from contracts.signup import NewAccount, same_address
 from services.files import file_name, write_once
 from settings import get_settings
 
@@ -19,7 +19,7 @@ class Accounts(Protocol):
     cannot be reached."""
 
     def owner_of(self, email: str) -> str | None:
-        """Return the user name of the account that has this address, as ``same_person`` compares it, or None."""
+        """Return the user name of the account that has this address, as ``same_address`` compares it, or None."""
         ...
 
     def create(self, account: NewAccount) -> bool:
@@ -101,7 +101,7 @@ class FolderAccounts:
         return _read(self._users / file_name(username.lower(), ".json"), NewAccount)
 
     def _claims_to(self, email: str) -> Path:
-        return self._folder / "addresses" / digest_of(same_person(email))
+        return self._folder / "addresses" / digest_of(same_address(email))
 
 
 def _written(folder: Path, name: str, what: Contract) -> Path:

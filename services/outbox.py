@@ -4,17 +4,19 @@ import hashlib
 import heapq
 import logging
 import os
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email import message_from_string
 from email.message import EmailMessage
 from email.policy import default
 from pathlib import Path
-from stat import S_ISREG
+from urllib.parse import unquote
 
 from services import files
 from services.clock import now
+from services.mail_rendering import message_id_of
 from settings import get_settings
 
 _LOGGER = logging.getLogger(__name__)
@@ -52,14 +54,16 @@ def read(mail_id: str) -> OutboxMail | None:
     return _mail(Path(found)) if found is not None else None
 
 
-def erase(message_ids: Iterable[str]) -> int:
-    """Remove the mails of these Message-IDs from the outbox, and return how many there were.
+def erase(instance_id: str, run: str) -> int:
+    """Remove all mails of a run from the outbox, whatever ``MAIL_FROM`` was then, and return how many there were.
 
     Nothing happens where mail does not go to the folder. Raises ``OSError`` when a file cannot be removed.
     """
     if not is_shown():
         return 0
-    return sum(_removed(_folder() / files.file_name(each.strip("<>"), ".eml")) for each in message_ids)
+    before_number = message_id_of(instance_id, run, 1).strip("<>").rpartition("@")[0].removesuffix("1")
+    names = re.compile(re.escape(before_number) + "[0-9]+@")
+    return sum([_removed(Path(entry.path)) for entry in list(_entries()) if names.match(_message_id(entry))])
 
 
 def sweep() -> int:
@@ -67,10 +71,16 @@ def sweep() -> int:
     return files.sweep(_folder(), now() - timedelta(days=1)) if is_shown() else 0
 
 
+def _message_id(entry: os.DirEntry[str]) -> str:
+    """The Message-ID that a file is named by; where its name was cut, which a tilde says, it stands in the file."""
+    if "~" not in entry.name:
+        return unquote(entry.name.removesuffix(".eml"))
+    mail = _mail(Path(entry.path))
+    return mail.message_id.strip("<>") if mail is not None else ""
+
+
 def _removed(path: Path) -> bool:
     try:
-        if not S_ISREG(path.lstat().st_mode):
-            return False
         path.unlink()
     except FileNotFoundError:
         return False

@@ -6,8 +6,7 @@ from typing import Any
 
 from email_validator import EmailNotValidError, validate_email
 
-from contracts.base import same_person
-from contracts.signup import SignupClaims, SignupMail, SignupTemplate
+from contracts.signup import SignupClaims, SignupMail, SignupTemplate, same_address
 from services import links
 from services.mail import address_of, new_message
 from services.mail_rendering import fill_in, in_words, message_id
@@ -45,7 +44,7 @@ def render(mail: SignupMail, owner: str | None = None) -> EmailMessage:
             instance_id=mail.instance_id,
             run=mail.run,
             generation=mail.generation,
-            address=links.pseudonym("address", same_person(mail.form.email)),
+            address=links.pseudonym("address", same_address(mail.form.email)),
             until=mail.deadline,
         )
         said |= {

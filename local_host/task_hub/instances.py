@@ -282,6 +282,7 @@ def delete(tx: Transaction, row: int) -> None:
     tx.run("DELETE FROM history WHERE instance = ?", row)
     tx.run("DELETE FROM messages WHERE instance = ?", row)
     tx.run("DELETE FROM instances WHERE id = ?", row)
+    tx.effects.erased = True
 
 
 def started_event(tx: Transaction, new: NewInstance) -> pb.HistoryEvent:

@@ -28,6 +28,7 @@ def purge_instances(tx: Transaction, instance_ids: list[str], *, recursive: bool
 
 def purge_entity(tx: Transaction, entity_id: str) -> int:
     """Delete an entity with its state, unless it is locked or has something to do; gives how many."""
+    tx.effects.erased = True
     return tx.run(f"DELETE FROM entities WHERE entity_id = ? AND {_IDLE}", entity_id)
 
 
@@ -88,4 +89,5 @@ def wipe(tx: Transaction) -> None:
     for table in ("history", "messages", "activities", "timers", "operations", "entities"):
         tx.run(f"DELETE FROM {table}")  # names of our own
     gone = tx.all("DELETE FROM instances RETURNING instance_id")
+    tx.effects.erased = True
     tx.effects.changed.update(instance_id for (instance_id,) in gone)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from local_host.task_hub.schema import MIGRATIONS
+from local_host.task_hub.sweep import Sweeper
 
 APPLICATION_ID = 0x43544831
 LARGEST_COMMIT = 512
@@ -36,7 +37,8 @@ class Effects:
     """What commands did that somebody in memory has to hear of, after the commit.
 
     ``turns``, ``activities`` and ``entities`` are the row ids of what became ready to run; ``changed`` the instance ids
-    whose status changed; ``earliest`` the due time of the earliest new timer.
+    whose status changed; ``earliest`` the due time of the earliest new timer. ``erased`` says that something was
+    deleted that is to be left nowhere.
     """
 
     turns: dict[int, None] = field(default_factory=dict)
@@ -44,6 +46,7 @@ class Effects:
     entities: dict[int, None] = field(default_factory=dict)
     changed: set[str] = field(default_factory=set)
     earliest: int | None = None
+    erased: bool = False
 
     def timer(self, due: int) -> None:
         """Note a new timer."""
@@ -101,6 +104,9 @@ class Store:
             for reader in (self.reader, self._shared_reader):
                 _configure(reader, synchronous)
                 reader.execute("PRAGMA query_only = 1")
+            sweeping = opened.enter_context(_connect(file))
+            _configure(sweeping, synchronous)
+            self._sweeper = Sweeper(sweeping)
             self._opened = opened.pop_all()
         self._thread = threading.Thread(target=self._write, name="task-hub-writer", daemon=True)
         self._thread.start()
@@ -144,7 +150,13 @@ class Store:
 
     def _write(self) -> None:
         while True:
-            batch = [self._commands.get()]
+            rest = self._sweeper.rest
+            if rest == 0:
+                self._sweeper.sweep()
+            try:
+                batch = [self._commands.get(timeout=rest)]
+            except queue.Empty:
+                continue
             while batch[-1] is not None and len(batch) < LARGEST_COMMIT:
                 try:
                     batch.append(self._commands.get_nowait())
@@ -154,6 +166,7 @@ class Store:
             if commands:
                 self._commit(commands)
             if batch[-1] is None:
+                self._sweeper.sweep()
                 return
 
     def _commit(self, commands: list[tuple[Command[Any], asyncio.Future[Any]]]) -> None:
@@ -175,6 +188,8 @@ class Store:
                     self._commit([each])
                 return
             effects, outcomes = Effects(), [(commands[0][1], None, _explained(error))]
+        if effects.erased:
+            self._sweeper.note()
         self._post(effects, outcomes)
 
     @contextmanager
@@ -252,6 +267,7 @@ def _connect(file: Path) -> Iterator[sqlite3.Connection]:
 
 def _configure(connection: sqlite3.Connection, synchronous: str) -> None:
     connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    connection.execute("PRAGMA secure_delete = ON")  # what was deleted is not left in free pages
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute(f"PRAGMA synchronous = {synchronous}")
     connection.execute("PRAGMA busy_timeout = 5000")

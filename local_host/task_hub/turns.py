@@ -188,6 +188,7 @@ def _continue_as_new(
     drop_pending(tx, turn.instance)
     tx.run("DELETE FROM history WHERE instance = ?", turn.instance)
     tx.run("DELETE FROM messages WHERE instance = ? AND of_execution", turn.instance)
+    tx.effects.erased = True
     given = completion.result.value if completion.HasField("result") else None
     version = completion.newVersion.value if completion.HasField("newVersion") else turn.version
     before = next(each.executionStarted for each in _begin(turn) if each.HasField("executionStarted"))

@@ -215,16 +215,14 @@ def on_the_list() -> list[tuple[str, str]]:
 
 
 def test_the_mails_of_a_run_are_erased_and_it_is_to_be_purged() -> None:
-    for number in (1, 2, 4):
+    for number in (1, 2, 4, 5):  # one more than the run says it has, which nobody would look for again
         sent(number=number)
-    sent(number=5)  # one more than the run says it has
     sent(run=LATER_RUN)
     sent(instance_id="signup-bob")
     expired = {"instance_id": "signup-ann", "run": RUN, "mails": 4}
-    assert erase_signup(NO_CONTEXT, expired) == {"erased": 3}
+    assert erase_signup(NO_CONTEXT, expired) == {"erased": 4}
     assert erase_signup(NO_CONTEXT, expired) == {"erased": 0}
     names = [
-        message_id_of("signup-ann", RUN, 5),
         message_id_of("signup-ann", LATER_RUN, 1),
         message_id_of("signup-bob", RUN, 1),
     ]

@@ -9,10 +9,13 @@ import grpc
 import pytest
 from azure.durable_functions import DurableFunctionsClient
 
-from contracts.base import same_person
+from contracts.signup import mailbox_of
 from local_host.testing import running_app
-from services import clock, links, outbox, purge_list
+from services import clock, links, outbox, purge_list, waits
+from services.accounts import FolderAccounts
+from services.mail_rendering import message_id_of
 from services.record_store import RecordStoreError
+from settings import get_settings
 from tests.api.test_upkeep import ROOT, House, gone
 from triggers import windows
 
@@ -45,7 +48,7 @@ def sign_up(house: House, username: str = "ann") -> str:
     given = {
         "form": {"username": username, "email": EMAIL, "firstname": "Anneliese"},
         "rules": {"expires_hours": 72, "max_reminders": 1},
-        "address_key": links.pseudonym("address", same_person(EMAIL)),
+        "address_key": links.pseudonym("mailbox", mailbox_of(EMAIL)),
     }
     return run_of(house, house.control.start("signup", given, instance_id=f"signup-{username}"))
 
@@ -88,8 +91,7 @@ def test_a_sign_up_that_expired_is_purged_in_the_next_hour_and_nothing_personal_
     assert house.verify("signup-ann").verdict == "intact"
     assert [entry.action for entry in house.entries("signup-ann")][-3:] == ["expired", "ended", "purged"]
     assert house.purge() == {}
-    for file in (file for file in data_folder.rglob("*") if file.is_file()):
-        assert not any(word in file.read_bytes() for word in PERSONAL), file
+    assert files_with_something_personal(data_folder) == []
 
 
 def test_a_sign_up_can_begin_anew_after_it_was_purged_and_is_not_purged_for_the_first(house: House) -> None:
@@ -218,6 +220,140 @@ def test_one_run_purges_a_bounded_number_and_the_next_goes_on_from_there(house: 
     house.store.write([purge_list.added("a-kept", run_of(house, "a-kept"))])
     house.store.write([purge_list.added(f"b{number}", OTHER_RUN) for number in range(9)])
     assert [house.purge() for _ in range(3)] == [{"gone": 5, "kept": 1}, {"gone": 4}, {"kept": 1}]
+
+
+# Sign-ups that were terminated
+
+
+def files_with_something_personal(folder: Path) -> list[Path]:
+    """The files below a folder in which the address or a name stands."""
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    return [file for file in files if any(word in file.read_bytes() for word in PERSONAL)]
+
+
+def verify(house: House) -> None:
+    """Verify the sign-up, as a program does."""
+    house.control.event("signup-ann", "verify", {"source": "test", "decision_id": "one"})
+
+
+@pytest.mark.parametrize("suspended", [False, True])
+def test_a_sign_up_that_was_terminated_is_erased_soon_and_purged_in_the_next_hour(
+    house: House, data_folder: Path, monkeypatch: pytest.MonkeyPatch, suspended: bool
+) -> None:
+    sign_up(house)
+    sign_up(house, "bob")
+    house.advance(hours=25)  # a reminder each
+    if suspended:
+        house.manage("suspend", "signup-ann")
+    assert (house.reconcile(), len(outbox.page()), on_the_list(house)) == ({"unchanged": 4}, 4, [])
+    house.manage("terminate", "signup-ann")
+    monkeypatch.setenv("MAIL_FROM", "other@two.example")
+    get_settings.cache_clear()
+    assert house.reconcile() == {"closed": 1, "unchanged": 2}
+    assert [mail.message_id.startswith("<signup-bob.") for mail in outbox.page()] == [True, True]
+    assert on_the_list(house) == ["signup-ann"]
+    assert house.reconcile() == {"unchanged": 2}
+    assert house.purge() == {"purged": 1}
+    assert (gone(house, "signup-ann"), gone(house, "signup-bob"), on_the_list(house)) == (True, False, [])
+    assert house.verify("signup-ann").verdict == "intact"
+    assert [entry.action for entry in house.entries("signup-ann")][-2:] == ["ended", "purged"]
+    house.manage("terminate", "signup-bob")
+    house.reconcile()
+    assert (house.purge(), files_with_something_personal(data_folder)) == ({"purged": 1}, [])
+
+
+@pytest.mark.parametrize("purged", [False, True])
+def test_of_a_terminated_sign_up_whose_name_was_used_again_the_mails_go_and_the_new_one_is_not_touched(
+    house: House, purged: bool
+) -> None:
+    first = sign_up(house)
+    house.manage("terminate", "signup-ann")
+    if purged:
+        house.manage("", "signup-ann", "DELETE")
+    house.advance(seconds=1)
+    second = sign_up(house)
+    assert (first != second, len(outbox.page())) == (True, 2)
+    assert house.reconcile() == {"closed": 1, "unchanged": 2}
+    assert [mail.message_id for mail in outbox.page()] == [message_id_of("signup-ann", second, 1)]
+    assert on_the_list(house) == []
+    house.purge()
+    assert run_of(house, "signup-ann") == second
+    assert house.control.status("signup-ann")["phase"] == "waiting_for_verification"
+    verify(house)
+    assert house.control.output("signup-ann")["status"] == "done"
+
+
+def test_of_a_terminated_sign_up_that_was_deleted_by_hand_the_mails_go(house: House) -> None:
+    sign_up(house)
+    house.manage("terminate", "signup-ann")
+    house.manage("", "signup-ann", "DELETE")
+    assert house.reconcile() == {"closed": 1}
+    assert (outbox.page(), on_the_list(house)) == ([], [])
+
+
+def test_a_terminated_sign_up_whose_address_was_changed_is_erased_with_all_its_mails(house: House) -> None:
+    sign_up(house)
+    email = "anneliese@example.org"
+    key = links.pseudonym("mailbox", mailbox_of(email))
+    house.control.event("signup-ann", "change_email", {"email": email, "address_key": key, "decision_id": "one"})
+    house.control.settle()
+    assert {mail.to for mail in outbox.page()} == {EMAIL, email}
+    house.manage("terminate", "signup-ann")
+    assert house.reconcile() == {"closed": 1}
+    assert (outbox.page(), on_the_list(house)) == ([], ["signup-ann"])
+
+
+def test_a_sign_up_that_is_done_or_failed_keeps_what_it_has_when_its_wait_is_left_open(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that was restored from a backup has such waits. What failed may be mended, and rewound."""
+    sign_up(house)
+    kept = house.wait_of("signup-ann")
+    verify(house)
+    assert house.control.output("signup-ann")["status"] == "done"
+    house.store.write(waits.reopened(kept))
+    sign_up(house, "bob")
+    with monkeypatch.context() as patch:
+        patch.setattr("orchestrators.signup.path_to", lambda *_: "no path")
+        house.control.event("signup-bob", "stop_reminders", {"decision_id": "one"})
+        assert house.control.state("signup-bob").runtime_status.name == "FAILED"
+    mails = len(outbox.page())
+    assert (house.reconcile(), len(outbox.page()), on_the_list(house)) == ({"closed": 2}, mails, [])
+    assert mails == 3
+
+
+def test_a_sign_up_that_was_terminated_after_it_was_verified_is_kept(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have its account."""
+    sign_up(house)
+    kept = house.wait_of("signup-ann")
+    monkeypatch.setattr(FolderAccounts, "create", _away)
+    verify(house)
+    assert house.control.status("signup-ann")["phase"] == "creating_account"
+    house.manage("terminate", "signup-ann")
+    house.store.write(waits.reopened(kept))
+    assert house.reconcile() == {"closed": 1}
+    assert (len(outbox.page()), on_the_list(house)) == (1, [])
+
+
+def _away(*_: Any) -> bool:
+    raise OSError("away")
+
+
+@pytest.mark.parametrize("failing", ["erase", "closed"])
+def test_what_fails_while_a_terminated_sign_up_is_erased_comes_again(
+    house: House, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    sign_up(house)
+    house.manage("terminate", "signup-ann")
+    with monkeypatch.context() as patch:
+        patch.setattr(outbox if failing == "erase" else waits, failing, _away)
+        assert house.reconcile() == {"failed": 1}
+    assert house.open_waits() == ["signup-ann"]
+    assert house.reconcile() == {"closed": 1}
+    assert (outbox.page(), on_the_list(house)) == ([], ["signup-ann"])
+    assert house.purge() == {"purged": 1}
 
 
 # Entities that hold nothing any more

@@ -187,25 +187,61 @@ def test_it_is_shown_only_where_mail_goes_to_the_folder_and_never_on_azure(
 # Erasing
 
 
-def test_mails_are_erased_by_their_names_and_no_others(data_folder: Path) -> None:
-    for number in range(1, 5):
-        sent(number)
-    assert outbox.erase(["<1@example.com>", "<3@example.com>", "<7@example.com>"]) == 2
-    assert [mail.message_id for mail in outbox.page()] == ["<4@example.com>", "<2@example.com>"]
-    assert outbox.erase(["<1@example.com>", "<3@example.com>"]) == 0
-    assert outbox.erase([]) == 0
-    assert len(outbox.page()) == 2
+RUN, LATER_RUN = "20260301T110000000000Z", "20260301T110000000001Z"
+LONGEST = "signup-" + "." * 64
+"""The names of its files are cut, since each dot takes five letters there."""
 
 
-def test_a_mail_of_any_run_is_erased_by_its_name(data_folder: Path) -> None:
-    names = [message_id_of(instance, "20260301T110000000000Z", 1) for instance in ("a.b", ":", "x" * 300, "ü~/..")]
-    for name in names:
+def sent_by(instance_id: str, *numbers: int, run: str = RUN) -> None:
+    """Send mails of a run into the folder."""
+    for number in numbers:
         message = new_message()
-        message["Message-ID"] = name
+        message["Message-ID"] = message_id_of(instance_id, run, number)
         message["To"] = address_of("bob@example.org")
         get_mailer().send(message)
-    assert [outbox.erase([name]) for name in names] == [1] * len(names)
+
+
+def left() -> list[str]:
+    """The names of the mails in the folder."""
+    return sorted(mail.message_id for mail in outbox.page())
+
+
+@pytest.mark.parametrize("instance_id", ["signup-ann", "a.b", ":", "x" * 300, "ü~/..", "*", "a[n]n", "%41", LONGEST])
+def test_all_mails_of_a_run_are_erased_whatever_the_sender_was_when_they_went_out(
+    data_folder: Path, configure: Callable[..., None], instance_id: str
+) -> None:
+    sent_by(instance_id, 1, 2, 11)
+    configure(mail_from=f"Us <us@{'long.' * 30}example>")
+    sent_by(instance_id, 3)
+    configure(mail_from="us@two.example")
+    sent_by(instance_id, 4)
+    assert outbox.erase(instance_id, RUN) == 5
     assert list((data_folder / "outbox").iterdir()) == []
+    assert outbox.erase(instance_id, RUN) == 0
+
+
+def test_the_mails_of_other_runs_and_instances_are_kept(data_folder: Path) -> None:
+    sent_by("signup-ann", 1, 2)
+    sent_by("signup-ann", 1, run=LATER_RUN)
+    for other in ("signup-anne", "signup-an", "signup-ann.b", "signup-ANN", "nup-ann", "sign%75p-ann", LONGEST[:-1]):
+        sent_by(other, 1)
+    sent_by(LONGEST, 1, run=LATER_RUN)
+    before = left()
+    assert outbox.erase("signup-ann", RUN) == 2
+    assert left() == sorted(set(before) - {message_id_of("signup-ann", RUN, number) for number in (1, 2)})
+    before = left()
+    assert outbox.erase(LONGEST, RUN) == 0
+    assert left() == before
+    assert outbox.erase(LONGEST, LATER_RUN) == 1
+    assert outbox.erase(LONGEST[:-1], RUN) == 1
+
+
+def test_what_has_a_cut_name_and_is_no_mail_is_kept(data_folder: Path) -> None:
+    sent_by(LONGEST, 1)
+    [file] = (data_folder / "outbox").iterdir()
+    file.write_bytes(b"no mail")
+    assert outbox.erase(LONGEST, RUN) == 0
+    assert file.exists()
 
 
 def test_what_a_crash_left_of_a_mail_goes_after_a_day_and_nothing_else_does(data_folder: Path) -> None:
@@ -235,47 +271,74 @@ def test_without_an_outbox_nothing_is_swept(data_folder: Path, configure: Callab
 
 
 def test_without_an_outbox_nothing_is_erased(data_folder: Path, configure: Callable[..., None]) -> None:
-    assert outbox.erase(["<1@example.com>"]) == 0
-    sent()
+    assert outbox.erase("signup-ann", RUN) == 0
+    sent_by("signup-ann", 1)
     for elsewhere in ({"mail": "smtp"}, {"mail": "folder", "website_instance_id": "one"}):
         configure(**elsewhere)
-        assert outbox.erase(["<1@example.com>"]) == 0
+        assert outbox.erase("signup-ann", RUN) == 0
     assert len(list((data_folder / "outbox").iterdir())) == 1
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["", ".", "..", "<>", "../secret", "<../secret>", "/etc/passwd", "secret.eml", "x\0y", "*", "%2E%2E%2Fsecret"],
+    "instance_id",
+    ["", ".", "..", "../secret", "/etc/passwd", "secret.eml", "x\0y", "*", ".*", "?", "[a-z]*", "%2E%2E%2Fsecret", "~"],
 )
-def test_nothing_else_can_be_erased(data_folder: Path, name: str) -> None:
+@pytest.mark.parametrize("run", [RUN, "", "*", ".*"])
+def test_nothing_else_can_be_erased(data_folder: Path, instance_id: str, run: str) -> None:
     sent()
-    for other in (
-        data_folder / "secret.eml",
-        data_folder / "outbox" / "secret.txt",
-        data_folder / "outbox" / ".eml.new",
-    ):
-        other.write_text("kept")
+    sent_by("signup-ann", 1)
+    sent_by(LONGEST, 1)
+    name = f"signup-ann.{RUN}.1@example.com.eml"
+    others = ["secret.eml", name, "outbox/secret.txt", "outbox/.eml.new", "outbox/.1@example.com.eml", "outbox/.new-1"]
+    for other in others:
+        (data_folder / other).write_text("kept")
     before = sorted(data_folder.rglob("*"))
-    assert outbox.erase([name]) == 0
+    assert outbox.erase(instance_id, run) == 0
     assert sorted(data_folder.rglob("*")) == before
 
 
-def test_what_is_no_file_of_the_outbox_is_not_erased(data_folder: Path) -> None:
-    sent()
+def test_what_is_no_mail_file_of_the_outbox_itself_is_not_erased(data_folder: Path) -> None:
+    sent_by("signup-ann", 1)
+    folder = data_folder / "outbox"
     (data_folder / "kept.eml").write_text("kept")
-    (data_folder / "outbox" / "2@example.com.eml").symlink_to(data_folder / "kept.eml")
-    (data_folder / "outbox" / "3@example.com.eml").mkdir()
-    before = sorted(data_folder.rglob("*"))
-    assert outbox.erase(["<2@example.com>", "<3@example.com>"]) == 0
-    assert sorted(data_folder.rglob("*")) == before
+    (folder / f"signup-ann.{RUN}.2@example.com.eml").symlink_to(data_folder / "kept.eml")
+    (folder / f"signup-ann.{RUN}.3@example.com.eml").mkdir()
+    (folder / f"signup-ann.{RUN}.4@example.com.eml.kept").write_text("kept")
+    (folder / f"signup-ann.{RUN}.x@example.com.eml").write_text("kept")
+    (folder / f"signup-ann.{RUN}.@example.com.eml").write_text("kept")
+    (folder / f"x.signup-ann.{RUN}.1@example.com.eml").write_text("kept")
+    (folder / "deeper").mkdir()
+    (folder / "deeper" / f"signup-ann.{RUN}.1@example.com.eml").write_text("kept")
+    (data_folder / "elsewhere").mkdir()
+    (data_folder / "elsewhere" / f"signup-ann.{RUN}.1@example.com.eml").write_text("kept")
+    (folder / "linked").symlink_to(data_folder / "elsewhere")
+    before = set(data_folder.rglob("*"))
+    assert outbox.erase("signup-ann", RUN) == 1
+    assert before - set(data_folder.rglob("*")) == {folder / f"signup-ann.{RUN}.1@example.com.eml"}
+
+
+def test_a_mail_that_somebody_else_removes_at_the_same_moment_is_no_error(
+    data_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent_by("signup-ann", 1, 2)
+    real = Path.unlink
+
+    def gone(path: Path, **given: Any) -> None:
+        if ".1@" in path.name:
+            real(path)
+        real(path, **given)
+
+    monkeypatch.setattr(Path, "unlink", gone)
+    assert outbox.erase("signup-ann", RUN) == 1
+    assert left() == []
 
 
 def test_a_mail_that_cannot_be_erased_is_an_error(data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sent()
+    sent_by("signup-ann", 1)
 
     def refused(_: Path) -> None:
         raise PermissionError("read-only")
 
     monkeypatch.setattr(Path, "unlink", refused)
     with pytest.raises(OSError, match="read-only"):
-        outbox.erase(["<1@example.com>"])
+        outbox.erase("signup-ann", RUN)

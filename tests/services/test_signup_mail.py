@@ -12,8 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from contracts.base import same_person
-from contracts.signup import SignupClaims, SignupMail, SignupTemplate
+from contracts.signup import SignupClaims, SignupMail, SignupTemplate, same_address
 from services import links, outbox
 from services.mail import FolderMailer, get_mailer
 from services.mail_rendering import message_id_of
@@ -62,7 +61,7 @@ def claims_of(email: str = "ann@example.org") -> SignupClaims:
         instance_id="signup-ann",
         run=RUN,
         generation=2,
-        address=links.pseudonym("address", same_person(email)),
+        address=links.pseudonym("address", same_address(email)),
         until=DEADLINE,
     )
 
@@ -105,10 +104,35 @@ def test_the_link_and_the_code_are_bound_to_the_run_the_generation_and_the_addre
         links.read_signup(token_in(address), "stop")
 
 
-def test_an_address_is_one_in_whatever_way_it_is_written() -> None:
-    one, other = (texts(render(a_mail(email=email)))[1] for email in ("ann@example.org", "ANN@Example.ORG"))
-    codes = [Page(html).text.partition("confirm: ")[2][:6] for html in (one, other)]
-    assert codes[0] == codes[1] == links.code_of(claims_of())
+def address_said_to(email: str) -> str:
+    """The pseudonym of the address in the link of the mail that goes there."""
+    [link] = [each for each in Page(texts(render(a_mail(email=email)))[1]).addresses if "/confirm?" in each]
+    return links.read_signup(token_in(link), "confirm").address
+
+
+@pytest.mark.parametrize(
+    ("email", "same"),
+    [
+        ("ann@example.org", "ANN@Example.ORG"),
+        ("jo\u0308rg@exämple.org", "J\u00d6RG@xn--exmple-cua.org"),
+        ("ann@faß.example", "ann@xn--fa-hia.example"),
+    ],
+)
+def test_an_address_is_one_in_whatever_way_it_is_written(email: str, same: str) -> None:
+    assert address_said_to(email) == address_said_to(same) == links.pseudonym("address", same_address(email))
+
+
+@pytest.mark.parametrize(
+    ("email", "other"),
+    [
+        ("ann@faß.example", "ann@fass.example"),
+        ("\uff41nn@example.org", "ann@example.org"),
+        ("fuß@example.org", "fuss@example.org"),
+        ("ann+1@example.org", "ann@example.org"),
+    ],
+)
+def test_addresses_that_mail_goes_from_to_two_mailboxes_are_two(email: str, other: str) -> None:
+    assert address_said_to(email) != address_said_to(other)
 
 
 def test_a_reminder_has_the_link_and_the_code_of_its_generation_and_no_other_has() -> None:
@@ -210,15 +234,47 @@ def test_a_name_in_the_welcome_stays_text_in_one_line(text: str) -> None:
         assert not set(part) & set("\u202a\u202e\u2066\u2069\x00\x07\x1b\x7f\x9b")
 
 
+def with_the_name(template: str, username: str) -> tuple[str, str]:
+    """Text and HTML of a mail with a user name."""
+    return texts(arrived(render(a_mail(template, form={"username": username, "firstname": None}), username)))
+
+
 @pytest.mark.parametrize("template", TEMPLATES)
-def test_a_user_name_that_looks_like_an_address_is_no_link_in_any_mail_program(template: str) -> None:
-    _, html = texts(
-        render(a_mail(template, form={"username": "www.evil.example", "firstname": None}), "www.evil.example")
-    )
-    assert "www.evil" not in html
-    assert "evil.example" not in html
-    assert '"www<span>.</span>evil<span>.</span>example"' in html
+def test_a_user_name_that_looks_like_an_address_is_no_link_in_the_html_of_any_mail(template: str) -> None:
+    _, html = with_the_name(template, "tel:1.www.evil.example")
+    assert '"tel<span>:</span>1<span>.</span>www<span>.</span>evil<span>.</span>example"' in html
     assert Page(html).tags <= KNOWN_TAGS | {"span"}
+    assert '"tel:1.www.evil.example"' in Page(html).text.replace(" ", "")
+
+
+@pytest.mark.parametrize("template", [*ASKING, "signup_known"])
+@pytest.mark.parametrize(
+    ("username", "shown"),
+    [
+        ("www.evil.example", "www . evil . example"),
+        ("locked:call.0800", "locked : call . 0800"),
+        ("tel:1", "tel : 1"),
+        ("..", ".  ."),
+        (".:", ".  :"),
+    ],
+)
+def test_a_user_name_that_looks_like_an_address_is_no_link_in_the_text_for_who_has_confirmed_nothing(
+    template: str, username: str, shown: str
+) -> None:
+    text, _ = with_the_name(template, username)
+    assert f'under the user name "{shown}" (without the blanks)' in text
+    assert username not in text
+
+
+@pytest.mark.parametrize("template", [*ASKING, "signup_known"])
+def test_a_user_name_that_looks_like_none_stands_in_the_text_as_it_is(template: str) -> None:
+    text, _ = with_the_name(template, "Ann_Lee-1")
+    assert 'under the user name "Ann_Lee-1".' in text
+
+
+def test_the_welcome_says_the_user_name_as_it_is_typed() -> None:
+    text, _ = with_the_name("signup_welcome", "ann.lee:1")
+    assert 'the user name "ann.lee:1".' in text
 
 
 # Message-ID
