@@ -105,13 +105,14 @@ class Settings(BaseSettings):
         default=10,
         ge=1,
         le=1_000,
-        description="How many mails of sign-ups go to one address in a day; more are not sent.",
+        description="How many mails of sign-ups go to one mailbox in a day, half for one client; as many reminders.",
     )
     signup_tries_per_client: int = Field(
         default=60,
         ge=1,
         le=1_000,
-        description="How often in an hour one client may send the forms of the sign-up; more are answered with 429.",
+        description="How often in an hour one client may send the forms of the sign-up, and how often those of one "
+        "sign-up may be sent; more are answered with 429.",
     )
     proxies: int = Field(
         default=0,

@@ -206,8 +206,9 @@ class ChangeEmailEvent(Asking):
 
 
 class StopRemindersEvent(Asking):
-    """The payload of ``stop_reminders``."""
+    """The payload of ``stop_reminders``; ``changes`` is how often the address was changed before the link was sent."""
 
+    changes: Annotated[int, Field(ge=0)] | None = None
     channel: Literal["link"] | None = None
 
 
@@ -270,11 +271,10 @@ class CreatedAccount(Contract):
 
 
 class ErasedSignup(Contract):
-    """The durable input of ``erase_signup``: a run that has expired, after so many mails."""
+    """The durable input of ``erase_signup``: a run that has expired."""
 
     instance_id: str
     run: RunStamp
-    mails: Annotated[int, Field(ge=0)]
 
 
 class SignupOutcome(Contract):

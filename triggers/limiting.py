@@ -33,6 +33,7 @@ async def take(
     *,
     limit: int,
     seconds: float,
+    once: str | None = None,
     patience: float = PATIENCE,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -40,10 +41,10 @@ async def take(
     """Take one of the ``limit`` that a key has in any ``seconds``.
 
     The entity ``rate_limit`` takes one after the other, so that there are never more, however many ask at once. Whoever
-    is refused anyway costs it nothing. Raises ``TooMany`` with ``retry_after`` in whole seconds, and ``HubUnavailable``
-    when there is no answer within ``patience`` seconds.
+    is refused anyway costs it nothing. What comes again with the same ``once`` is taken once. Raises ``TooMany`` with
+    ``retry_after`` in whole seconds, and ``HubUnavailable`` when there is no answer within ``patience`` seconds.
     """
-    asked = RateTake(id=uuid4().hex, at=now(), limit=limit, seconds=seconds)
+    asked = RateTake(id=once or uuid4().hex, at=now(), limit=limit, seconds=seconds)
     entity = EntityInstanceId(RATE_LIMIT, key)
     asked_for, give_up, pause = False, clock() + patience, FIRST_POLL
     while (answer := await _look(client, entity, asked)) is None:

@@ -38,7 +38,7 @@ from orchestrators.signup import (
     WAITING,
     signup,
 )
-from services import links, trail
+from services import links, outbox, trail
 from services.quiet_hours import check_zone, quiet_hours
 from services.record_store import RecordStoreError, get_record_store
 from settings import get_settings
@@ -63,6 +63,7 @@ REFUSALS: dict[str, tuple[type[CountersignError], str]] = {
     "old_link": (TooLate, "A newer mail was sent since; use the link or the code in that one."),
     "wrong_code": (Forbidden, "This is not the code in the newest mail."),
     "locked": (Forbidden, "The code was wrong too often. Use the link in the mail, or ask for another mail."),
+    "guessed_out": (Forbidden, "Too many codes were tried for this address today. Use the link in the mail."),
     "too_soon": (TooMany, "A mail was sent just now. Wait a little before you ask for another."),
     "too_often": (TooMany, "That was done as often as it may be."),
     "same_address": (Conflict, "The mails go to this address already."),
@@ -236,33 +237,28 @@ async def begin(
     Raises ``AlreadyStarted`` when the user name is in use, also by an account whose sign-up was purged; ``BadRequest``
     for a time zone that there is not.
     """
-    if timezone is not None:
-        try:
-            check_zone(timezone)
-        except ValueError as error:
-            raise BadRequest(f"The parameter 'timezone' is wrong: {error}.") from None
     instance_id = signup_id(form.username)
     taken = AlreadyStarted(f"There is an account with the user name '{form.username}'.", workflow=WORKFLOW)
     if await has_account(instance_id):
         raise taken
 
+    replaced: list[OrchestrationState] = []
+
     def is_repetition(there: OrchestrationState) -> bool:
         progress = progress_of(there) if there.name == WORKFLOW else None
-        if progress is not None and progress.phase == DONE:  # by now
+        standing = progress.signup if progress is not None else None
+        is_verified = standing is not None and standing.verified_at is not None and there.runtime_status not in ENDED
+        if is_verified or (progress is not None and progress.phase == DONE):  # by now
             raise taken
+        replaced[:] = [there] if there.name == WORKFLOW else []
         return False
 
-    settings = get_settings()
-    rules = SignupRules(
-        remind_hours=settings.signup_remind_hours,
-        max_reminders=settings.signup_max_reminders,
-        quiet=quiet_hours(timezone),
-        expires_hours=settings.signup_expiry_days * 24,
-        resend_seconds=settings.signup_resend_seconds,
-        mails_per_day=settings.signup_mails_per_address,
-    )
-    given = SignupInput(form=form, rules=rules, address_key=address_key(form.email), session=session, channel=channel)
-    return await start(client, WORKFLOW, instance_id, given, options, is_repetition=is_repetition)
+    key = address_key(form.email)
+    given = SignupInput(form=form, rules=_rules(timezone), address_key=key, session=session, channel=channel)
+    begun = await start(client, WORKFLOW, instance_id, given, options, is_repetition=is_repetition)
+    for each in replaced:  # its history is gone, and nobody else would know of its mails
+        await asyncio.to_thread(_erase_mails, each)
+    return begun
 
 
 async def ask(
@@ -285,6 +281,31 @@ async def ask(
 def address_key(email: str) -> str:
     """Return what stands for the mailbox of a mail address where that must not stand."""
     return links.pseudonym("mailbox", mailbox_of(email))
+
+
+def _rules(timezone: str | None) -> SignupRules:
+    """Return how a sign-up goes that begins now. Raises ``BadRequest`` for a time zone that there is not."""
+    if timezone is not None:
+        try:
+            check_zone(timezone)
+        except ValueError as error:
+            raise BadRequest(f"The parameter 'timezone' is wrong: {error}.") from None
+    settings = get_settings()
+    return SignupRules(
+        remind_hours=settings.signup_remind_hours,
+        max_reminders=settings.signup_max_reminders,
+        quiet=quiet_hours(timezone),
+        expires_hours=settings.signup_expiry_days * 24,
+        resend_seconds=settings.signup_resend_seconds,
+        mails_per_day=settings.signup_mails_per_address,
+    )
+
+
+def _erase_mails(replaced: OrchestrationState) -> None:
+    try:
+        outbox.erase(replaced.instance_id, run_of(replaced))
+    except OSError:
+        _LOGGER.exception("The mails of a sign-up that another one replaced could not be erased")
 
 
 async def has_account(instance_id: str) -> bool:

@@ -29,6 +29,7 @@ from triggers.signup_result import (
     is_locked,
     over,
     result,
+    why_no_mail,
 )
 from triggers.signup_session import not_before
 
@@ -97,6 +98,7 @@ async def resend_by_name(
         signup is not None
         and signup.is_waiting
         and same_address(said["email"]) == same_address(signup.asked.form.email)
+        and why_no_mail(signup) is None
     ):
         await _hand_over(client, signup, RESEND, ResendEvent(channel="page", decision_id=uuid4().hex))
     await not_before(started)

@@ -82,7 +82,11 @@ async def stop_reminders_on_page(req: func.HttpRequest, client: DurableFunctions
         return _stopped()
     if not is_one_click and not is_of_this_view(req, token, view):
         return _form(req, "signup_stop.html", 400, error=TOO_OLD)
-    event = StopRemindersEvent(channel="link", decision_id=digest_of([token, STOP_REMINDERS, claims.generation]))
+    event = StopRemindersEvent(
+        changes=signup.standing.changes,
+        channel="link",
+        decision_id=digest_of([token, STOP_REMINDERS, claims.generation]),
+    )
     return await _stop(client, signup, event)
 
 

@@ -10,15 +10,15 @@ from azure.durable_functions import DurableFunctionsClient
 
 from contracts.audit import digest_of
 from contracts.human_step import Asking, Progress
-from contracts.signup import ChangeEmailEvent, ResendEvent, SignupForm
+from contracts.signup import ChangeEmailEvent, ResendEvent, SignupForm, same_address, signup_id
 from errors import AlreadyStarted, CountersignError, NotFound, TooLate
-from orchestrators.signup import CHANGE_EMAIL, RESEND, VERIFY
+from orchestrators.signup import CHANGE_EMAIL, MAX_CHANGES, RESEND, VERIFY
 from services.clock import now
 from triggers.decide import LONGEST_POLL
 from triggers.instances import ENDED
 from triggers.link_page import LATER, TOO_OLD, is_of_this_view, new_view, read_fields, refuse_other_pages
 from triggers.pages import HEADERS, page, retry_after, root_path
-from triggers.signup import address_key, ask, begin, look
+from triggers.signup import address_key, ask, begin, has_account, look
 from triggers.signup_by_name import NO_SESSION, confirm_by_name, resend_by_name, show_forms
 from triggers.signup_form import read_inputs
 from triggers.signup_link import confirm_by_link, show_confirm_link
@@ -32,6 +32,7 @@ from triggers.signup_result import (
     is_locked,
     over,
     result,
+    why_no_mail,
 )
 from triggers.signup_session import Session, digest_of_secret, is_begun_with, new_secret, session_cookie, session_of
 
@@ -53,6 +54,7 @@ REFUSALS: dict[str, tuple[str, str]] = {
     "wrong_code": ("code", "this is not the code in the newest mail"),
     "old_link": ("code", "a newer mail was sent, which has another code"),
     "locked": ("", LOCKED),
+    "guessed_out": ("", "Too many codes were tried for this address today. Use the link in the mail."),
     "same_address": ("email", "the mails go to this address already"),
 }
 """What a refusal is in the words of the page, and the input that it is shown at."""
@@ -91,8 +93,9 @@ async def submit_signup_page(req: func.HttpRequest, client: DurableFunctionsClie
 async def _begin(req: func.HttpRequest, client: DurableFunctionsClient, form: SignupForm, secret: str) -> bool:
     """Begin a sign-up, or see that it was begun with this secret; false where the user name is in use."""
     signup = await look(client, form.username)
-    if signup is None or signup.state.runtime_status in ENDED:
-        await count_mail(req, client, form.email)
+    is_over = signup is None or signup.state.runtime_status in ENDED
+    if is_over and not await has_account(signup_id(form.username)):  # else no mail is sent
+        await count_mail(req, client, form.email, once=digest_of([secret, signup_id(form.username)]))
         try:
             await begin(client, form, channel="page", session=digest_of_secret(secret))
         except AlreadyStarted:
@@ -147,7 +150,12 @@ async def resend_on_page(req: func.HttpRequest, client: DurableFunctionsClient) 
     _, wrong = _read(session, fields)
     if wrong:
         return _waiting(session, fields, wrong)
+    refusal = why_no_mail(session.signup)
+    if refusal is not None:  # not handed over, since each event makes the history of the run longer
+        return _too_many(session, RESEND, refusal, {})
     id_ = digest_of([fields["view"], RESEND, session.signup.standing.generation])
+    once = digest_of([session.signup.instance_id, id_])
+    await count_mail(req, client, session.signup.asked.form.email, once=once)
     asked = await _ask(client, session, RESEND, ResendEvent(channel="page", decision_id=id_), {})
     if isinstance(asked, func.HttpResponse):
         return asked
@@ -155,7 +163,8 @@ async def resend_on_page(req: func.HttpRequest, client: DurableFunctionsClient) 
         session,
         {},
         {},
-        told="Another mail is on its way. The link and the code of the one before do not work any more.",
+        told="Another mail is on its way, unless too many went to this address today. When it has come, the link and "
+        "the code of the one before do not work any more.",
     )
 
 
@@ -170,8 +179,13 @@ async def change_email_on_page(req: func.HttpRequest, client: DurableFunctionsCl
     if wrong:
         return _waiting(session, fields, wrong)
     email = said["email"]
-    await count_mail(req, client, email)
+    if same_address(email) == same_address(session.signup.asked.form.email):
+        field, sentence = REFUSALS["same_address"]
+        return _waiting(session, fields, {field: sentence}, 409)
+    if session.signup.standing.changes >= MAX_CHANGES:
+        return _too_many(session, CHANGE_EMAIL, "too_often", fields)
     id_ = digest_of([fields["view"], CHANGE_EMAIL, email, session.signup.standing.generation])
+    await count_mail(req, client, email, once=digest_of([session.signup.instance_id, id_]))
     event = ChangeEmailEvent(email=email, address_key=address_key(email), channel="page", decision_id=id_)
     asked = await _ask(client, session, CHANGE_EMAIL, event, fields)
     if isinstance(asked, func.HttpResponse):

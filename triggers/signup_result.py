@@ -1,5 +1,6 @@
 """What the pages of the sign-up have in common: how the code is compared, and what they say in the end."""
 
+from datetime import timedelta
 from typing import Any
 
 import azure.functions as func
@@ -7,8 +8,9 @@ from azure.durable_functions import DurableFunctionsClient
 
 from contracts.human_step import Progress
 from contracts.signup import FromSignupMail, SignupClaims, VerifyEvent, mailbox_of, same_address
-from orchestrators.signup import ADDRESS_TAKEN, FAILED, MAX_WRONG_CODES
+from orchestrators.signup import ADDRESS_TAKEN, FAILED, MAX_RESENDS, MAX_WRONG_CODES
 from services import links
+from services.clock import now
 from settings import get_settings
 from triggers.limiting import client_key, take
 from triggers.link_page import LATER
@@ -34,14 +36,25 @@ async def count_for(client: DurableFunctionsClient, door: str, instance_id: str)
     await take(client, key, limit=get_settings().signup_tries_per_client, seconds=AN_HOUR)
 
 
-async def count_mail(req: func.HttpRequest, client: DurableFunctionsClient, email: str) -> None:
-    """Count that a client has a mail sent to an address. Raises ``TooMany``.
+async def count_mail(
+    req: func.HttpRequest, client: DurableFunctionsClient, email: str, *, once: str | None = None
+) -> None:
+    """Count that a client has a mail sent to an address; one with the same ``once`` only once. Raises ``TooMany``.
 
     It gets half of what goes to an address in a day, so that one client cannot keep another's mail away.
     """
     key = links.pseudonym("client and mailbox", f"{client_key(req)} {mailbox_of(email)}")
     limit = max(1, get_settings().signup_mails_per_address // 2)
-    await take(client, key, limit=limit, seconds=A_DAY)
+    await take(client, key, limit=limit, seconds=A_DAY, once=once)
+
+
+def why_no_mail(signup: Signup) -> str | None:
+    """Return why the run would refuse to send another mail, as far as it says where it stands; None if it would not."""
+    standing, rests = signup.standing, signup.asked.rules.resend_seconds
+    if standing.resends >= MAX_RESENDS:
+        return "too_often"
+    is_too_soon = standing.sent_at is not None and now() < standing.sent_at + timedelta(seconds=rests)
+    return "too_soon" if is_too_soon else None
 
 
 def is_locked(signup: Signup, *, by_name: bool = False) -> bool:

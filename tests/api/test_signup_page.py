@@ -8,7 +8,7 @@ import re
 import secrets
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,6 +16,7 @@ from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import default
 from hashlib import sha256
+from ipaddress import IPv4Address
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,8 @@ from tests.hosting import ROOT
 from triggers.signup_session import EVEN_TIME, not_before
 
 KEY, NEWER_KEY = "k" * 40, "n" * 40
-COOKIE = "countersign_signup"
+BROWSER, COOKIE = "countersign_browser", "countersign_signup"
+SECRET = "[0-9a-f]{32}"
 RUN = "20250101T000000000000Z"
 WRITTEN = "application/x-www-form-urlencoded"
 _numbers = count(1)
@@ -53,8 +55,11 @@ class House:
 
     def browser(self) -> httpx.Client:
         """A browser without cookies, behind an address of its own."""
-        headers = {"X-Forwarded-For": f"10.0.{next(_numbers) // 250}.{next(_numbers) % 250}"}
-        return httpx.Client(base_url=self.control.url, timeout=20, trust_env=False, headers=headers)
+        return httpx.Client(base_url=self.control.url, timeout=20, trust_env=False, headers=self.elsewhere())
+
+    def elsewhere(self) -> dict[str, str]:
+        """What a request says that comes from another address than all others."""
+        return {"X-Forwarded-For": str(IPv4Address("10.0.0.0") + next(_numbers))}
 
     def mails(self, name: str) -> list[EmailMessage]:
         """The mails of a user's sign-up, oldest first."""
@@ -158,9 +163,37 @@ def hidden(response: httpx.Response, name: str) -> str:
     return found[1]
 
 
+def at_once[Item, Answer](call: Callable[[Item], Answer], items: Iterable[Item]) -> list[Answer]:
+    """Call something with many at the same moment, and give the answers in their order."""
+    items = list(items)
+    with ThreadPoolExecutor(len(items)) as pool:
+        return list(pool.map(call, items))
+
+
+def opened(browser: httpx.Client) -> str:
+    """Open the form, and give the nonce of this view."""
+    return hidden(browser.get("/signup"), "view")
+
+
+def secret_of(response: httpx.Response) -> str:
+    """The secret of the session that an answer gives the browser."""
+    found = re.fullmatch(rf"{COOKIE}=({SECRET})\.\S+", response.headers["Set-Cookie"].partition(";")[0])
+    assert (response.status_code, found is not None) == (303, True), response.text
+    assert found is not None
+    return found[1]
+
+
+def wrong_codes(browser: httpx.Client, name: str, code: str) -> None:
+    """Type five wrong codes, in a browser that did not sign up. All at once, since each answer takes its time."""
+    typed = [{"username": name, "code": other_than(code, number + 1)} for number in range(5)]
+    answers = at_once(lambda fields: browser.post("/signup/confirm", data=fields), typed)
+    assert {answer.status_code for answer in answers} == {403}
+
+
 def signed_up(browser: httpx.Client, name: str, **fields: str) -> httpx.Response:
     """Sign up in a browser, and give the page that waits."""
-    response = browser.post("/signup", data={"username": name, "email": address_of(name), **fields})
+    typed = {"view": opened(browser), "username": name, "email": address_of(name)}
+    response = browser.post("/signup", data=typed | fields)
     assert (response.status_code, response.headers["Location"]) == (303, "/signup/confirm"), response.text
     waiting = browser.get("/signup/confirm")
     assert waiting.status_code == 200
@@ -232,7 +265,7 @@ def alike(response: httpx.Response, *names: str) -> tuple[int, dict[str, str], b
     headers = {key: value for key, value in response.headers.items() if key != "date"}
     found = json.dumps(headers).encode() + b"\0" + response.content
     found = re.sub(rb'(name="view" value=")[^"]+', rb"\1", found)
-    found = re.sub(rb"countersign_signup=[A-Za-z0-9_-]{43}\.", b"", found)
+    found = re.sub(rf"{COOKIE}={SECRET}\.".encode(), b"", found)
     for each in names:
         found = found.replace(each.encode(), b"N" * len(each))
     told, _, body = found.partition(b"\0")
@@ -249,12 +282,15 @@ def test_the_form_has_labels_no_script_and_the_headers_of_all_pages(browser: htt
     assert page.headers["Cache-Control"] == "no-store"
     assert page.headers["Referrer-Policy"] == "no-referrer"
     assert "<script" not in page.text
-    assert "Set-Cookie" not in page.headers
+    value, *attributes = page.headers["Set-Cookie"].split("; ")
+    assert re.fullmatch(rf"{BROWSER}=[A-Za-z0-9_-]{{32}}", value)
+    assert set(attributes) == {"HttpOnly", "Path=/signup", "SameSite=Lax"}
     inputs = re.findall(r'<input type="(?!hidden)[a-z]+" name="([a-z]+)"', page.text)
     assert inputs == ["username", "email", "firstname", "lastname"]
     assert all(f'<label for="{each}">' in page.text for each in inputs)
     head = browser.head("/signup")
     assert (head.status_code, head.content) == (200, b"")
+    assert "Set-Cookie" not in head.headers  # it has one
 
 
 @pytest.mark.parametrize(
@@ -288,7 +324,7 @@ def test_what_is_wrong_is_said_at_its_field_and_the_rest_is_kept(
     assert 'aria-invalid="true"' in response.text
     assert re.search(r"<title>Error: ", response.text)
     assert "<script" not in response.text
-    assert "Set-Cookie" not in response.headers
+    assert COOKIE not in response.headers["Set-Cookie"]
     for other in fields.keys() - {field}:
         assert f'value="{fields[other]}"' in response.text, other
     assert house.control.client.get_orchestration_state(f"signup-{name}") is None
@@ -305,7 +341,7 @@ def test_a_user_name_in_use_is_409_at_its_field_however_it_is_written(
             assert response.status_code == 409
             assert "User name: this user name is taken" in text(response)
             assert 'value="other@example.com"' in response.text
-            assert "Set-Cookie" not in response.headers
+            assert COOKIE not in response.headers.get("Set-Cookie", "")
             assert address_of(name) not in response.text
     assert house.raw(name) == before
     assert len(house.mails(name)) == 1
@@ -317,7 +353,7 @@ def test_signing_up_leads_to_the_page_that_waits_with_a_cookie_of_this_browser(
     response = browser.post("/signup", data={"username": name.upper(), "email": address_of(name), "firstname": ""})
     assert response.status_code == 303
     value, *attributes = response.headers["Set-Cookie"].split("; ")
-    assert re.fullmatch(rf"{COOKIE}=[A-Za-z0-9_-]{{43}}\.{name}", value)
+    assert re.fullmatch(rf"{COOKIE}={SECRET}\.{name}", value)
     assert set(attributes) == {"HttpOnly", "Path=/signup", "SameSite=Lax"}
     page = browser.get("/signup/confirm")
     assert f"We have sent a mail to {address_of(name)}" in text(page)
@@ -342,25 +378,68 @@ def test_behind_a_public_address_the_cookie_is_secure_and_for_its_path(
     response = browser.post("/signup", data={"username": name, "email": address_of(name)})
     assert response.headers["Location"] == "/app/signup/confirm"
     assert {"Path=/app/signup", "Secure", "HttpOnly"} <= set(response.headers["Set-Cookie"].split("; "))
-    assert 'action="/app/signup"' in browser.get("/signup").text
+    form = browser.get("/signup")
+    assert 'action="/app/signup"' in form.text
+    assert {"Path=/app/signup", "Secure", "HttpOnly"} <= set(form.headers["Set-Cookie"].split("; "))
 
 
-def test_pressing_twice_is_one_sign_up(house: House, browser: httpx.Client, name: str) -> None:
-    fields = {"username": name, "email": address_of(name), "session": hidden(browser.get("/signup"), "session")}
-    with ThreadPoolExecutor(6) as pool:
-        answers = list(pool.map(lambda _: browser.post("/signup", data=fields), range(6)))
-    assert {answer.status_code for answer in answers} == {303}
-    assert len({answer.headers["Set-Cookie"] for answer in answers}) == 1
+def test_pressing_twice_is_one_sign_up(
+    house: House, settings: Callable[..., None], browser: httpx.Client, name: str
+) -> None:
+    settings(SIGNUP_MAILS_PER_ADDRESS="2")
+    fields = {"view": opened(browser), "username": name, "email": address_of(name)}
+    answers = at_once(lambda _: browser.post("/signup", data=fields), range(4))
+    answers.append(browser.post("/signup", data=fields))
+    assert len({secret_of(answer) for answer in answers}) == 1
     assert "We have sent a mail" in text(browser.get("/signup/confirm"))
     assert len(house.mails(name)) == 1
 
 
-@pytest.mark.parametrize("secret", ["", "x", "A" * 42, "A" * 44, "A" * 42 + ";", "A" * 42 + "\n"])
-def test_a_secret_that_the_form_did_not_have_is_not_taken(browser: httpx.Client, name: str, secret: str) -> None:
-    signed_up(browser, name, session=secret)
-    cookie = browser.cookies[COOKIE]
-    assert re.fullmatch(rf"[A-Za-z0-9_-]{{43}}\.{name}", cookie)
-    assert len(secret) < 2 or not cookie.startswith(secret)
+def test_two_views_in_one_browser_are_two_sessions(browser: httpx.Client, name: str) -> None:
+    views = [opened(browser), opened(browser)]
+    fields = {"username": name, "email": address_of(name)}
+    one = secret_of(browser.post("/signup", data=fields | {"view": views[0]}))
+    assert browser.post("/signup", data=fields | {"view": views[1]}).status_code == 409
+    assert secret_of(browser.post("/signup", data=fields | {"view": views[1], "username": f"{name}-2"})) != one
+    assert f"You sign up as {name}-2" in text(browser.get("/signup/confirm"))
+    assert secret_of(browser.post("/signup", data=fields | {"view": views[0]})) == one
+    assert f"You sign up as {name} " in text(browser.get("/signup/confirm"))
+
+
+def test_a_view_that_is_too_old_makes_another_session_each_time(house: House, browser: httpx.Client, name: str) -> None:
+    clock.set_clock(lambda: house.control.now - timedelta(hours=13))
+    fields = {"view": opened(browser), "username": name, "email": address_of(name)}
+    clock.set_clock(lambda: house.control.now)
+    assert secret_of(browser.post("/signup", data=fields))
+    assert browser.post("/signup", data=fields).status_code == 409
+
+
+@pytest.mark.parametrize("has_cookie", [True, False])
+@pytest.mark.parametrize("what", ["a view of the attacker's", "half of it", "a secret"])
+def test_nobody_can_choose_the_session_of_a_browser_by_what_a_form_says(
+    house: House, browser: httpx.Client, name: str, *, what: str, has_cookie: bool
+) -> None:
+    """The forms are sent as by a frame of another site, in browsers that do not say where a form comes from."""
+    mine, theirs = f"a-{name}", f"v-{name}"
+    view = opened(browser)
+    known = secret_of(browser.post("/signup", data={"view": view, "username": mine, "email": address_of(mine)}))
+    sent = {"a secret": known, "half of it": view[:-1]}.get(what, view)
+    fields = {"view": sent, "session": known, "secret": known, "username": theirs, "email": address_of(theirs)}
+    with house.browser() as victim:
+        if has_cookie:
+            opened(victim)
+        victim.headers["Origin"] = "null"
+        wrong = victim.post("/signup", data=fields | {"email": ""})
+        assert wrong.status_code == 400
+        assert not any(each in f"{wrong.headers}{wrong.text}" for each in (known, view[:-1]))
+        assert secret_of(victim.post("/signup", data=fields)) != known
+        again = victim.post("/signup", data=fields)  # by another secret, which nobody is known by
+        assert (again.status_code, COOKIE in again.headers.get("Set-Cookie", "")) == (409, False)
+        view = hidden(wrong, "view")  # the page that came back is of the victim's browser, and as good as the first
+        fields |= {"view": view, "username": f"{theirs}-2"}
+        assert len({secret_of(victim.post("/signup", data=fields)) for _ in range(2)}) == 1
+    for each in (view, sent):
+        assert browser.post("/signup", data=fields | {"view": each}).status_code == 409
 
 
 def test_an_address_in_other_letters_is_taken_as_it_is_written(house: House, browser: httpx.Client, name: str) -> None:
@@ -378,7 +457,7 @@ def test_what_somebody_typed_is_text_on_all_pages(house: House, browser: httpx.C
         browser.get(link_in(house.mails(name)[0])),
         send(browser, "/signup/change-email", email=attack),
         send(browser, "/signup/confirm", code=attack, email=attack),
-        browser.post("/signup", data=dict.fromkeys(("username", "email", "firstname", "session"), attack)),
+        browser.post("/signup", data=dict.fromkeys(("username", "email", "firstname", "view"), attack)),
         browser.post("/signup/confirm", data={"username": attack, "code": attack}),
         browser.post("/signup/resend", data={"username": attack, "email": attack}),
     ]
@@ -422,10 +501,12 @@ def test_answers_are_byte_equal_for_a_known_and_an_unknown_address(
 
 def test_answers_take_as_long_for_a_known_as_for_an_unknown_address(house: House, name: str) -> None:
     """A difference of 100 ms is seen; one of a busy machine hardly is, and not three times."""
-    with_account(name)
 
-    def seconds(browser: httpx.Client, address: str) -> float:
-        fields = {"username": f"{name}-{next(_numbers)}", "email": address}
+    def seconds(browser: httpx.Client, *, known: bool) -> float:
+        user = f"{name}-{next(_numbers)}"
+        if known:
+            with_account(user)
+        fields = {"username": f"as-{user}", "email": address_of(user)}
         started = time.perf_counter()
         response = browser.post("/signup", data=fields)
         taken = time.perf_counter() - started
@@ -435,10 +516,7 @@ def test_answers_take_as_long_for_a_known_as_for_an_unknown_address(house: House
 
     def difference() -> float:
         with house.browser() as browser:
-            pairs = [
-                (seconds(browser, address_of(name)), seconds(browser, f"{next(_numbers)}.{address_of(name)}"))
-                for _ in range(9)
-            ]
+            pairs = [(seconds(browser, known=True), seconds(browser, known=False)) for _ in range(9)]
         return abs(statistics.median(one for one, _ in pairs) - statistics.median(other for _, other in pairs))
 
     assert any(difference() < 0.05 for _ in range(3))
@@ -495,8 +573,7 @@ def test_of_many_browsers_that_confirm_at_once_one_does(house: House, browser: h
     link = link_in(house.mails(name)[0])
     with house.browser() as one, house.browser() as other:
         views = [(each, hidden(each.get(link), "view")) for each in (one, other) * 8]
-        with ThreadPoolExecutor(16) as pool:
-            answers = list(pool.map(lambda each: each[0].post(link, data={"view": each[1]}), views))
+        answers = at_once(lambda each: each[0].post(link, data={"view": each[1]}), views)
     assert {answer.status_code for answer in answers} == {200}
     assert sum("Your address is confirmed" in text(answer) for answer in answers) == 1
     assert sum("Already confirmed" in text(answer) for answer in answers) == 15
@@ -618,6 +695,47 @@ def test_after_the_sign_up_has_expired_nothing_is_left_to_confirm(
     assert house.mails(name) == []
 
 
+def test_who_confirms_an_address_that_has_got_an_account_meanwhile_is_told(
+    house: House, browser: httpx.Client, name: str
+) -> None:
+    signed_up(browser, name)
+    with house.browser() as faster:
+        signed_up(faster, f"{name}-2", email=address_of(name))
+        assert "Your address is confirmed" in text(press(faster, link_in(house.mails(f"{name}-2")[0])))
+    link = link_in(house.mails(name)[0])
+    assert "A mail about it is on its way" in text(press(browser, link))
+    assert house.mails(name)[-1]["Subject"] == "You have an account already"
+    for answer in (browser.get(link), browser.post(link, data={"view": "x"}), browser.get("/signup/confirm")):
+        assert answer.status_code == 409
+        assert "This address has an account already" in text(answer)
+
+
+def test_what_a_suspended_run_is_asked_is_handed_over(
+    house: House, settings: Callable[..., None], browser: httpx.Client, name: str
+) -> None:
+    settings(DECISION_WAIT_SECONDS="0.1", SIGNUP_RESEND_SECONDS="0")
+    signed_up(browser, name)
+    mail = house.mails(name)[0]
+    claims = house.claims(name)
+    house.control.client.suspend_orchestration(f"signup-{name}")
+    house.control.settle()
+    for answer in (
+        press(browser, links.url_of_signup(claims, "stop")),
+        send(browser, "/signup/change-email", email=f"new-{address_of(name)}"),
+        send(browser, "/signup/resend"),
+        send(browser, "/signup/confirm", code=code_in(mail)),
+        browser.post("/signup/confirm", data={"username": name, "code": code_in(mail)}),
+        press(browser, link_in(mail)),
+    ):
+        assert answer.status_code == 202
+        assert "It was handed over, but has not been looked at yet." in text(answer)
+    house.control.client.resume_orchestration(f"signup-{name}")
+    standing = house.standing(name)  # in their order: after the change a mail was on its way anyway
+    assert (standing["changes"], standing["resends"]) == (1, 0)
+    assert standing["verified_at"] is None
+    assert "A newer mail was sent since" in text(browser.get(link_in(mail)))
+
+
 # The page that waits
 
 
@@ -640,8 +758,7 @@ def test_the_code_confirms_with_blanks_too(house: House, browser: httpx.Client, 
 def test_a_code_that_is_pressed_twice_at_once_is_confirmed_once(house: House, browser: httpx.Client, name: str) -> None:
     signed_up(browser, name)
     fields = {"view": hidden(browser.get("/signup/confirm"), "view"), "code": code_in(house.mails(name)[0])}
-    with ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(lambda _: browser.post("/signup/confirm", data=fields), range(4)))
+    answers = at_once(lambda _: browser.post("/signup/confirm", data=fields), range(4))
     assert {answer.status_code for answer in answers} == {200}
     assert any("Your address is confirmed" in text(answer) for answer in answers)
     assert len(house.mails(name)) == 2
@@ -664,12 +781,9 @@ def test_five_wrong_codes_lock_the_code_but_not_the_link(house: House, browser: 
     assert "The code was wrong too often" in text(locked)
     assert 'name="code"' not in locked.text
     before = house.raw(name)
-    for path, fields in (
-        ("/signup/confirm", {"view": hidden(locked, "view"), "code": code}),
-        ("/signup/confirm", {"username": name, "code": code}),
-        ("/signup/confirm", {"username": name, "code": other_than(code)}),
-    ):
-        assert browser.post(path, data=fields).status_code == 403
+    for typed in (code, other_than(code)):
+        answer = browser.post("/signup/confirm", data={"view": hidden(locked, "view"), "code": typed})
+        assert answer.status_code == 403
     assert house.raw(name) == before  # no more events
     assert "Your address is confirmed" in text(press(browser, link_in(mail)))
 
@@ -679,35 +793,49 @@ def test_a_run_that_has_not_seen_the_fifth_wrong_code_yet_refuses_the_right_one_
 ) -> None:
     signed_up(browser, name)
     code = code_in(house.mails(name)[0])
-    view = hidden(browser.get("/signup/confirm"), "view")
     house.control.client.suspend_orchestration(f"signup-{name}")
-    for number in range(5):
-        assert (
-            browser.post("/signup/confirm", data={"username": name, "code": other_than(code, number + 1)}).status_code
-            == 403
-        )
+    wrong_codes(browser, name, code)
     with ThreadPoolExecutor(1) as pool:
-        right = pool.submit(browser.post, "/signup/confirm", data={"view": view, "code": code})
+        right = pool.submit(browser.post, "/signup/confirm", data={"username": name, "code": code})
         time.sleep(0.3)  # so that it is in the line
         house.control.client.resume_orchestration(f"signup-{name}")
         assert right.result().status_code == 403
-    assert "wrong too often" in text(right.result())
     assert house.standing(name)["verified_at"] is None
+
+
+def test_five_wrong_codes_of_strangers_lock_the_form_for_strangers_alone(
+    house: House, browser: httpx.Client, name: str
+) -> None:
+    signed_up(browser, name)
+    code = code_in(house.mails(name)[0])
+    with house.browser() as stranger:
+        wrong_codes(stranger, name, code)
+        before = house.raw(name)
+        typed = [{"username": name, "code": each} for each in (code, other_than(code))]
+        answers = at_once(lambda fields: stranger.post("/signup/confirm", data=fields), typed)
+        assert {answer.status_code for answer in answers} == {403}
+        assert house.raw(name) == before  # no more events
+    standing = house.standing(name)
+    assert (standing["wrong_codes"], standing["wrong_codes_by_name"]) == (0, 5)
+    assert "Your address is confirmed" in text(send(browser, "/signup/confirm", code=code))
 
 
 def test_the_code_fits_when_there_is_a_newer_key(
     house: House, settings: Callable[..., None], browsers: list[httpx.Client], name: str
 ) -> None:
+    """Also that of a mail from after it, of a sign-up from before."""
+    settings(SIGNUP_RESEND_SECONDS="0")
     names = [name, f"{name}-2", f"{name}-3"]
-    mails = []
-    for each, user in zip(browsers, names, strict=True):
-        signed_up(each, user)
-        mails += house.mails(user)
+    for browser, user in zip(browsers, names, strict=True):
+        signed_up(browser, user)
+        house.control.settle()
     settings(LINK_KEYS=f"{NEWER_KEY},{KEY}")
-    wrong = browsers[0].post("/signup/confirm", data={"username": names[0], "code": other_than(code_in(mails[0]))})
-    assert wrong.status_code == 403
+    assert send(browsers[1], "/signup/resend").status_code == 200
+    mails = [house.mails(user)[-1] for user in names]
+    fields = {"username": names[0], "code": code_in(mails[0])}
+    assert browsers[0].post("/signup/confirm", data=fields | {"code": other_than(fields["code"])}).status_code == 403
     answers = [
-        browsers[0].post("/signup/confirm", data={"username": names[0], "code": code_in(mails[0])}),
+        browsers[0].post("/signup/confirm", data=fields),
         send(browsers[1], "/signup/confirm", code=code_in(mails[1])),
         press(browsers[2], link_in(mails[2])),
     ]
@@ -743,14 +871,14 @@ def test_the_mail_is_sent_again_after_a_while_and_kills_the_older_link_and_code(
 
 
 def test_the_mail_is_sent_again_five_times_and_pressing_twice_is_once(
-    house: House, browser: httpx.Client, name: str
+    house: House, settings: Callable[..., None], browser: httpx.Client, name: str
 ) -> None:
+    settings(SIGNUP_MAILS_PER_ADDRESS="12")
     signed_up(browser, name)
     for number in range(5):
         house.advance(seconds=60)
         view = hidden(browser.get("/signup/confirm"), "view")
-        with ThreadPoolExecutor(3) as pool:
-            answers = list(pool.map(lambda v: browser.post("/signup/resend", data={"view": v}), [view] * 3))
+        answers = at_once(lambda data: browser.post("/signup/resend", data=data), [{"view": view}] * 3)
         assert {answer.status_code for answer in answers} <= {200, 429}
         assert 200 in {answer.status_code for answer in answers}
         assert len(house.mails(name)) == number + 2
@@ -821,30 +949,32 @@ def test_a_session_that_is_none_is_none_whatever_is_wrong_with_it(
     cookies = {
         "none": "",
         "no secret": f"{COOKIE}={name}",
-        "another secret": f"{COOKIE}={'A' * 43}.{name}",
+        "another secret": f"{COOKIE}={'0' * 32}.{name}",
         "another user": f"{COOKIE}={secret}.{name}-2",
         "too long": f"{COOKIE}={secret}.{name}{'x' * 60}",
-        "too much": f"{COOKIE}={secret}A.{name}",
+        "too much": f"{COOKIE}={secret}0.{name}",
         "no user name": f"{COOKIE}={secret}.",
         "no cookie": '"; ;;=',
         "the digest": f"{COOKIE}={sha256(secret.encode()).hexdigest()}.{name}",
     }
-    told = set()
+    asked = [(what, "/signup/resend") for what in cookies]
+    asked += [("another secret", path) for path in FORMS if path != "/signup/resend"]
+
+    def tell(what: str, path: str) -> tuple[float, bytes, Any]:
+        headers = {"Cookie": cookies[what]}
+        page = other.get("/signup/confirm", headers=headers)
+        assert (page.status_code, name in page.text) == (200, False), what
+        started = time.perf_counter()
+        answer = other.post(path, data={"view": view, **FORMS[path]}, headers=headers)
+        taken = time.perf_counter() - started
+        assert (answer.status_code, "In this browser nobody signs up" in text(answer)) == (403, True), (what, path)
+        return taken, page.content, alike(answer)
+
     with house.browser() as other:
-        for what, cookie in cookies.items():
-            headers = {"Cookie": cookie}
-            page = other.get("/signup/confirm", headers=headers)
-            assert page.status_code == 200, what
-            assert name not in page.text, what
-            paths = FORMS if what == "another secret" else {"/signup/resend": FORMS["/signup/resend"]}
-            for path, fields in paths.items():
-                started = time.perf_counter()
-                answer = other.post(path, data={"view": view, **fields}, headers=headers)
-                assert answer.status_code == 403, (what, path)
-                assert what not in ("another secret", "another user") or time.perf_counter() - started >= EVEN_TIME
-                assert "In this browser nobody signs up" in text(answer)
-                told.add((page.content, answer.content, json.dumps(alike(answer)[1])))
-    assert len(told) == 1
+        told = at_once(lambda each: tell(*each), asked)
+    assert all(each[1:] == told[0][1:] for each in told)
+    looked_up = [each[0] for (what, _), each in zip(asked, told, strict=True) if what.startswith("another")]
+    assert (len(looked_up), min(looked_up) >= EVEN_TIME) == (4, True)
     assert house.raw(name) == before
     assert house.standing(name)["generation"] == 1
 
@@ -891,8 +1021,7 @@ def test_a_user_name_and_a_code_confirm_without_a_session(house: House, browser:
     code = code_in(house.mails(name)[0])
     with house.browser() as other:
         fields = {"username": f" {name.upper()}", "code": code}
-        with ThreadPoolExecutor(4) as pool:
-            answers = list(pool.map(lambda _: other.post("/signup/confirm", data=fields), range(4)))
+        answers = at_once(lambda _: other.post("/signup/confirm", data=fields), range(4))
         assert {answer.status_code for answer in answers} == {200}
         assert sum("Your address is confirmed" in text(answer) for answer in answers) == 1
         assert sum("Already confirmed" in text(answer) for answer in answers) == 3
@@ -917,22 +1046,24 @@ def test_the_form_for_the_code_tells_nothing_unless_the_code_is_right(
                 code = code_in(house.mails(user)[0]) if each != "known" else "123456"
                 if each == "verified":
                     send(browser, "/signup/confirm", code=code)
-                for number in range(5 if each == "locked" else 0):
-                    send(browser, "/signup/confirm", code=other_than(code, number + 1))
+                if each == "locked":
+                    wrong_codes(browser, user, code)
     house.advance(minutes=15)
-    told, seconds = {}, {}
+
+    def tell(user: str) -> tuple[float, Any]:
+        started = time.perf_counter()
+        answer = browser.post("/signup/confirm", data={"username": user, "code": "000000"})
+        return time.perf_counter() - started, alike(answer, user)
+
     with house.browser() as browser:
-        for each, user in users.items():
-            started = time.perf_counter()
-            answer = browser.post("/signup/confirm", data={"username": user, "code": "000000"})
-            seconds[each] = time.perf_counter() - started
-            told[each] = alike(answer, user)
+        seconds, answers = zip(*at_once(tell, users.values()), strict=True)
+    told = dict(zip(users, answers, strict=True))
     assert told["unknown"][0] == 403
     assert b"That did not work" in told["unknown"][2]
     assert b"000000" not in told["unknown"][2]
     assert {each for each, answer in told.items() if answer != told["unknown"]} == set()
-    assert min(seconds.values()) >= EVEN_TIME
-    assert house.standing(users["wrong"])["wrong_codes"] == 1
+    assert min(seconds) >= EVEN_TIME
+    assert house.standing(users["wrong"])["wrong_codes_by_name"] == 1
 
 
 def test_the_form_for_another_mail_tells_nothing_and_sends_it_only_to_whom_it_was_sent(house: House, name: str) -> None:
@@ -948,16 +1079,17 @@ def test_the_form_for_another_mail_tells_nothing_and_sends_it_only_to_whom_it_wa
         signed_up(browser, users["early"])
     house.control.settle()
     before = {each: len(house.mails(user)) for each, user in users.items()}
-    told, seconds = {}, {}
+
+    def tell(each: str) -> tuple[float, Any]:
+        started = time.perf_counter()
+        answer = browser.post("/signup/resend", data={"username": users[each], "email": typed[each].upper()})
+        return time.perf_counter() - started, alike(answer)
+
     with house.browser() as browser:
-        for each, user in users.items():
-            started = time.perf_counter()
-            answer = browser.post("/signup/resend", data={"username": user, "email": typed[each].upper()})
-            seconds[each] = time.perf_counter() - started
-            told[each] = alike(answer)
-    assert told["nobod"][0] == 200
-    assert len({json.dumps([status, headers, body.decode()]) for status, headers, body in told.values()}) == 1
-    assert min(seconds.values()) >= EVEN_TIME
+        seconds, told = zip(*at_once(tell, users), strict=True)
+    assert told[0][0] == 200
+    assert all(answer == told[0] for answer in told)
+    assert min(seconds) >= EVEN_TIME
     sent = {each: len(house.mails(user)) - before[each] for each, user in users.items()}
     assert sent == {"sends": 1, "other": 0, "early": 0, "done-": 0, "nobod": 0}
 
@@ -1155,7 +1287,137 @@ def test_a_client_that_sends_too_many_forms_is_told_when_it_may_go_on(
         assert other.post("/signup", data={"username": name, "email": "x@example.com"}).status_code == 409
         house.advance(minutes=50)
         assert browser.post(link, data={"view": view}).status_code == 200
-    assert house.standing(name)["wrong_codes"] == 1
+    assert house.standing(name)["wrong_codes_by_name"] == 1
+
+
+def test_the_forms_of_one_sign_up_are_counted_over_all_clients_and_for_strangers_apart(
+    house: House, settings: Callable[..., None], browser: httpx.Client, name: str
+) -> None:
+    settings(SIGNUP_TRIES_PER_CLIENT="3")
+    signed_up(browser, name)
+    code = code_in(house.mails(name)[0])
+    with house.browser() as stranger:
+
+        def by_name(user: str, path: str = "/signup/confirm", **fields: str) -> httpx.Response:
+            return stranger.post(path, data={"username": user, **fields}, headers=house.elsewhere())
+
+        for user in (name, "nobody" + name[6:]):
+            answers = at_once(lambda each: by_name(each, code=other_than(code)), [user, user.upper(), user])
+            assert {answer.status_code for answer in answers} == {403}
+        before = house.raw(name)
+        answers = [by_name(user, code=code) for user in (name, name.upper(), "nobody" + name[6:])]
+        answers += [by_name(user, "/signup/resend", email=address_of(name)) for user in (name, "nobody" + name[6:])]
+        for answer in answers:
+            assert (answer.status_code, answer.headers["Retry-After"]) == (429, "3600")
+            assert alike(answer) == alike(answers[0])
+    assert house.raw(name) == before
+    view = hidden(browser.get("/signup/confirm"), "view")
+    for path, wrong, message in (
+        ("/signup/resend", {}, "Another mail: the last mail was sent just now"),
+        ("/signup/change-email", {"email": ""}, "Mail address: type one"),
+        ("/signup/confirm", {"code": other_than(code)}, "Code: this is not the code"),
+    ):
+        answer = browser.post(path, data={"view": view} | wrong, headers=house.elsewhere())
+        assert message in text(answer), path
+    before = house.raw(name)
+    for path, fields in FORMS.items():
+        answer = browser.post(path, data={"view": view} | fields, headers=house.elsewhere())
+        assert (answer.status_code, answer.headers["Retry-After"]) == (429, "3600"), path
+        assert "That was too often" in text(answer)
+    assert house.raw(name) == before
+    assert "Your address is confirmed" in text(press(browser, link_in(house.mails(name)[0])))
+
+
+def test_one_client_has_half_of_the_mails_sent_to_a_mailbox_and_another_client_gets_its_own(
+    house: House, settings: Callable[..., None], browsers: list[httpx.Client], name: str
+) -> None:
+    settings(SIGNUP_MAILS_PER_ADDRESS="6")
+    attacker, somebody, owner = browsers
+    local = name.replace("-", ".")
+    addresses = [f"{local}@example.com", f"{local}+1@example.com", f" {local.upper()}+a+b@EXAMPLE.com"]
+    signed_up(attacker, f"1-{name}", email=addresses[0])
+    asked = attacker.post("/signup/resend", data={"username": "nobody-at-all", "email": addresses[1]})
+    assert "Look into your mail" in text(asked)
+    signed_up(attacker, f"2-{name}", email=f"other-{addresses[0]}")
+    assert send(attacker, "/signup/change-email", email=addresses[2]).status_code == 200
+    signed_up(somebody, f"3-{name}", email=f"another-{addresses[0]}")
+    before = [house.raw(f"{number}-{name}") for number in (1, 2, 3)]
+    for address in addresses:
+        for answer in (
+            attacker.post("/signup", data={"username": f"4-{name}", "email": address}),
+            attacker.post("/signup/resend", data={"username": f"1-{name}", "email": address}),
+            attacker.post("/signup/resend", data={"username": "nobody-at-all", "email": address}),
+            *([] if address == addresses[2] else [send(attacker, "/signup/change-email", email=address)]),
+        ):
+            assert (answer.status_code, answer.headers["Retry-After"]) == (429, "86400")
+            assert "That was too often" in text(answer)
+    assert send(attacker, "/signup/change-email", email=addresses[2]).status_code == 409  # it goes there already
+    assert house.control.client.get_orchestration_state(f"signup-4-{name}") is None
+    assert [house.raw(f"{number}-{name}") for number in (1, 2, 3)] == before
+    assert send(somebody, "/signup/change-email", email=addresses[0]).status_code == 200
+    for number in range(2):
+        assert signed_up(owner, f"{5 + number}-{name}", email=addresses[0])
+        mail = house.mails(f"{5 + number}-{name}")[0]
+    assert house.mails(f"3-{name}")[-1]["To"] == addresses[0]
+    assert "Your address is confirmed" in text(press(owner, link_in(mail)))
+
+
+def test_the_mails_that_a_session_has_sent_again_are_counted_too_and_the_last_one_stays_good(
+    house: House, settings: Callable[..., None], browsers: list[httpx.Client], name: str
+) -> None:
+    settings(SIGNUP_MAILS_PER_ADDRESS="6")
+    attacker, _, owner = browsers
+    user = f"1-{name}"
+    signed_up(attacker, user, email=address_of(name))
+    for status in (200, 200, 429):
+        assert "the last mail was sent just now" in text(send(attacker, "/signup/resend"))  # which is not counted
+        house.advance(seconds=60)
+        answer = send(attacker, "/signup/resend")
+        assert answer.status_code == status
+    assert answer.headers["Retry-After"] == str(86_400 - 180)
+    assert attacker.post("/signup", data={"username": f"2-{name}", "email": address_of(name)}).status_code == 429
+    signed_up(owner, name)
+    assert [len(house.mails(each)) for each in (user, name)] == [3, 1]
+    assert "Your address is confirmed" in text(press(attacker, link_in(house.mails(user)[-1])))
+
+
+def test_that_a_client_has_had_too_many_mails_sent_is_said_alike_of_all_addresses(
+    house: House, settings: Callable[..., None], browser: httpx.Client, name: str
+) -> None:
+    settings(SIGNUP_MAILS_PER_ADDRESS="2", SIGNUP_RESEND_SECONDS="0")
+    users = [f"{each}-{name}" for each in ("known", "waits", "nobod")]
+    with_account(users[0])
+    with house.browser() as other:
+        signed_up(other, users[1])
+    told = []
+    for user in users:
+        asked = {"username": user, "email": address_of(user)}
+        answers = [browser.post("/signup/resend", data=asked) for _ in range(2)]
+        answers.append(browser.post("/signup", data={"username": f"as-{user}", "email": address_of(user)}))
+        assert [answer.status_code for answer in answers] == [200, 429, 429]
+        told.append([alike(answer, user) for answer in answers])
+    assert told[0] == told[1] == told[2]
+    assert [len(house.mails(user)) for user in users] == [0, 2, 0]
+
+
+def test_what_sends_no_mail_is_not_counted_as_one(
+    house: House, settings: Callable[..., None], browsers: list[httpx.Client], name: str
+) -> None:
+    settings(SIGNUP_MAILS_PER_ADDRESS="2")
+    for browser, user in zip(browsers, (f"waits-{name}", f"done-{name}", f"purged-{name}"), strict=True):
+        signed_up(browser, user)
+        if "waits" not in user:
+            press(browser, link_in(house.mails(user)[0]))
+    house.control.settle()
+    assert house.control.client.purge_orchestration(f"signup-purged-{name}").deleted_instance_count == 1
+    with house.browser() as browser:
+        fields = {"view": opened(browser), "email": address_of(name)}
+        for taken in ("waits", "done", "purged"):
+            assert browser.post("/signup", data=fields | {"username": f"{taken}-{name}"}).status_code == 409, taken
+        assert browser.post("/signup", data=fields | {"username": ""}).status_code == 400
+        for _ in range(2):  # the second is the first once more
+            assert browser.post("/signup", data=fields | {"username": name}).status_code == 303
+        assert browser.post("/signup", data=fields | {"username": f"{name}-2"}).status_code == 429
 
 
 def test_nothing_personal_and_no_secret_stands_in_the_log_the_status_or_the_trail(

@@ -82,7 +82,7 @@ def test_a_mail_that_asks_says_who_signs_up_until_when_and_what_to_do(template: 
     code = links.code_of(claims_of())
     for form in (text, Page(html).text):
         assert 'under the user name "Ann"' in form.replace("&#34;", '"')
-        assert f"Or type this code at {BASE}confirm: {code}" in form
+        assert f"Or open {BASE}confirm and type this code: {code}" in form
         assert "good until Sunday, 8 March 2026, 11:00 UTC" in form
         assert "If that was not you, do nothing." in form
         assert "Confirm the address" in form
