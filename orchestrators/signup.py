@@ -99,7 +99,6 @@ class _Signup:
         self._deadline = self._now + timedelta(hours=asked.rules.expires_hours)
         self._next_reminder: datetime | None = None
         self._is_known = self._has_moved = False
-        self._decision_id: str | None = None
 
     def run(self, request: dict[str, Any]) -> Turn[dict[str, Any] | None]:
         """Go through it, to the end; give None when the address was changed, and nothing else is under way."""
@@ -154,8 +153,8 @@ class _Signup:
         refusal = self._why_not(event)
         code = event.link if isinstance(event, VerifyEvent) and event.link is not None and event.link.code else None
         if code is not None and refusal in (None, "wrong_code"):
-            is_counted = yield from self._take(f"code.{self._asked.address_key}", MAX_GUESSES)
-            refusal = refusal if is_counted else "locked"
+            is_counted = yield from self._take(f"code.{self._asked.address_key}", MAX_GUESSES, unknown=False)
+            refusal = refusal if is_counted else "guessed_out"
         self._verdicts.answer(event, refusal or "taken")
         if refusal is not None:
             if code is not None and refusal == "wrong_code":
@@ -179,12 +178,13 @@ class _Signup:
             return self._why_not_verified(event)
         if isinstance(event, ResendEvent):
             is_too_often = self._standing.resends >= MAX_RESENDS
-            return "too_often" if is_too_often else "too_soon" if self._has_just_sent else None
+            return "too_often" if is_too_often else "too_soon" if self._has_just_sent or self._has_moved else None
         if isinstance(event, ChangeEmailEvent):
             is_same = same_person(event.email) == same_person(self._asked.form.email)
-            if is_same and event.address_key == self._asked.address_key:
-                return "same_address"
-            return "too_often" if self._standing.changes >= MAX_CHANGES else None
+            is_same = is_same and event.address_key == self._asked.address_key
+            return "same_address" if is_same else "too_often" if self._standing.changes >= MAX_CHANGES else None
+        if isinstance(event, StopRemindersEvent) and event.changes not in (None, self._standing.changes):
+            return "old_link"  # who had the old address does not decide on what the new one gets
         return None
 
     @property
@@ -286,7 +286,9 @@ class _Signup:
 
     def _mail(self, template: SignupTemplate) -> Turn[None]:
         """Send a mail to somebody who has not confirmed, unless too many go there."""
-        if (yield from self._may_mail()):
+        # Apart, so that reminders of sign-ups that others began keep nobody's first mail away.
+        key = "remind." if template == "signup_reminder" else ""
+        if (yield from self._may_mail(key)):
             self._send(template)
         else:
             yield from self._not_mailed(template)
@@ -312,14 +314,19 @@ class _Signup:
         self._record.note("mail_failed", detail=f"{template}: too many mails go to this address")
         yield from self._store()
 
-    def _may_mail(self) -> Turn[bool]:
-        return (yield from self._take(self._asked.address_key, self._asked.rules.mails_per_day))
+    def _may_mail(self, key: str = "") -> Turn[bool]:
+        limit = self._asked.rules.mails_per_day
+        return (yield from self._take(key + self._asked.address_key, limit, unknown=True))
 
-    def _take(self, key: str, limit: int) -> Turn[bool]:
-        """Take one of so many in a day."""
+    def _take(self, key: str, limit: int, *, unknown: bool) -> Turn[bool]:
+        """Take one of so many in a day; give ``unknown`` where the count fails, which ends no run."""
         at = self._now.replace(tzinfo=UTC)
         taken = RateTake(id=str(self._ctx.new_uuid()), at=at, limit=limit, seconds=A_DAY)
-        answer = yield self._ctx.call_entity(EntityInstanceId(RATE_LIMIT, key), "take", taken.plain())
+        try:
+            answer = yield self._ctx.call_entity(EntityInstanceId(RATE_LIMIT, key), "take", taken.plain())
+        except task.TaskFailedError:
+            self._record.warn("The mails and codes of this address could not be counted.")
+            return unknown
         return bool(answer["taken"])
 
     def _finished(self, finished: Finished) -> Turn[None]:
@@ -347,8 +354,12 @@ class _Signup:
             return
         after = self._now + (wait if wait is not None else timedelta(hours=self._asked.rules.remind_hours))
         plan = ReminderPlan(after=after.replace(tzinfo=UTC), quiet=self._asked.rules.quiet)
-        planned = yield self._ctx.call_activity(plan_reminder, input=plan.plain(), retry_policy=EFFECT)
-        due = PlannedReminder.model_validate(planned).at.replace(tzinfo=None)
+        due = after
+        try:
+            planned = yield self._ctx.call_activity(plan_reminder, input=plan.plain(), retry_policy=EFFECT)
+            due = PlannedReminder.model_validate(planned).at.replace(tzinfo=None)
+        except task.TaskFailedError:
+            self._record.warn("The quiet hours could not be told, so that reminders do not heed them.")
         self._next_reminder = due if due < self._deadline else None
         self._say()
 
@@ -400,7 +411,7 @@ class _Signup:
         while self._inbox.watched:  # a mail that is under way would be kept when all others are gone
             yield from self._inbox.next(None)
         self._inbox.close()
-        erased = ErasedSignup(instance_id=self._ctx.instance_id, run=self._record.run, mails=self._standing.mails)
+        erased = ErasedSignup(instance_id=self._ctx.instance_id, run=self._record.run)
         yield self._ctx.call_activity(erase_signup, input=erased.plain(), retry_policy=RECORD)
 
     # What is put on record, said of it, and carried over

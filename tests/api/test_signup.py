@@ -330,6 +330,74 @@ def test_nobody_is_verified_whose_run_was_terminated(app: App) -> None:
     assert app.submit(username) == "workflow started"
 
 
+# One that another replaces
+
+
+@pytest.mark.parametrize("how", ["that was terminated", "that goes on"])
+def test_the_mails_go_of_one_that_another_of_its_name_replaces(app: App, how: str) -> None:
+    old, new = (f"{next(_numbers)}@example.com" for _ in range(2))
+    username = app.waiting(email=old)
+    assert app.submit(username, email=new) == "username already started registry"
+    assert len(mails_to(old)) == 1
+    said = {}
+    if how == "that was terminated":
+        app.control.client.terminate_orchestration(f"signup-{username}")
+        app.control.settle()
+    else:
+        said = {"idReusePolicy": "ALLOW_TERMINATE_IF_RUNNING"}
+    app.advance(seconds=1)
+    assert app.submit(username, email=new, **said) == "workflow started"
+    app.control.settle()
+    assert (mails_to(old), len(mails_to(new))) == ([], 1)
+    assert app.verify(username) == "done"
+
+
+def test_one_whose_mails_cannot_be_removed_is_replaced_all_the_same(
+    app: App, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    username = app.waiting()
+    app.advance(seconds=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(outbox, "erase", _away)
+        assert app.submit(username, idReusePolicy="ALLOW_TERMINATE_IF_RUNNING") == "workflow started"
+    assert "could not be erased" in caplog.text
+    assert app.verify(username) == "done"
+
+
+def test_one_that_is_verified_is_not_replaced_while_its_account_is_being_made(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    username = app.waiting()
+    with monkeypatch.context() as patch:
+        patch.setattr(accounts.FolderAccounts, "create", _away)
+        assert app.verify(username) == "done"
+        assert app.shown(username)["phase"] == "creating_account"
+        app.advance(seconds=1)
+        for policy in ("ALLOW_TERMINATE_IF_RUNNING", "ALLOW_IF_NO_RUNNING"):
+            assert app.submit(username, idReusePolicy=policy) == "username already started registry"
+        assert app.verify(username) == "already verified"
+    app.advance(minutes=5)
+    assert app.shown(username)["phase"] == "done"
+
+
+def test_one_that_was_verified_and_terminated_leaves_its_name_to_others(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    username = app.waiting()
+    with monkeypatch.context() as patch:
+        patch.setattr(accounts.FolderAccounts, "create", _away)
+        assert app.verify(username) == "done"
+        app.control.settle()
+        app.control.client.terminate_orchestration(f"signup-{username}")
+        app.control.settle()
+    app.advance(seconds=1)
+    assert app.submit(username) == "workflow started"
+
+
+def _away(*_: Any) -> Any:
+    raise OSError("away")
+
+
 # What is wrong
 
 

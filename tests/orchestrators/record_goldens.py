@@ -41,7 +41,7 @@ LINK = ("verify", {"source": "link", "channel": "link", "decision_id": "v2", "li
 RIGHT, WRONG = (("verify", {"source": "code", "channel": "page", "link": code}) for code in ("right", "wrong"))
 RESEND = ("resend", {"channel": "page", "decision_id": "r1"})
 CHANGE = ("change_email", {"email": "b@example.com", "address_key": "1" * 32, "decision_id": "c1"})
-STOP = ("stop_reminders", {"channel": "link", "decision_id": "s1"})
+STOP = ("stop_reminders", {"changes": 0, "channel": "link", "decision_id": "s1"})
 BERLIN = {"start": "21:00", "end": "08:00", "zone": "Europe/Berlin"}
 
 type Scenario = Callable[[Engine], str]

@@ -81,7 +81,7 @@ def kinds(instance: str) -> list[str]:
 def link_in(mail: OutboxMail) -> Link:
     """The link and the code in a mail."""
     (token,) = re.findall(r"/signup/confirm\?token=(\S+)", mail.text)
-    (code,) = re.findall(r"/signup/confirm:?\s+([0-9]{6})$", mail.text, re.MULTILINE)
+    (code,) = re.findall(r"/signup/confirm and type this code:\s+([0-9]{6})$", mail.text, re.MULTILINE)
     return Link(links.read_signup(token, "confirm"), code)
 
 

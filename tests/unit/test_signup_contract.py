@@ -182,6 +182,7 @@ GOOD: list[tuple[type[Asking], dict[str, Any]]] = [
     (ResendEvent, {"channel": "page"}),
     (ChangeEmailEvent, {"email": "b@example.com", "address_key": KEY}),
     (StopRemindersEvent, {"channel": "link"}),
+    (StopRemindersEvent, {"changes": 0, "channel": "link"}),
 ]
 WRONG: list[tuple[type[Asking], Any]] = [
     (VerifyEvent, {}),
@@ -199,6 +200,8 @@ WRONG: list[tuple[type[Asking], Any]] = [
     (ChangeEmailEvent, {"email": "b@example.com", "address_key": KEY.upper()}),
     (ChangeEmailEvent, {"email": "b@example.com", "address_key": "b@example.com"}),
     (StopRemindersEvent, {"channel": "page"}),
+    (StopRemindersEvent, {"changes": -1}),
+    (StopRemindersEvent, {"changes": "all"}),
     (StopRemindersEvent, None),
 ]
 

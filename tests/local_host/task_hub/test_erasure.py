@@ -5,10 +5,11 @@ import json
 import logging
 import shutil
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
-from time import monotonic, sleep
+from time import monotonic
 from typing import Any
 
 import durabletask.internal.orchestrator_service_pb2 as pb
@@ -82,6 +83,20 @@ def purged(*instance_ids: str) -> Command[int]:
 def is_secret_in(folder: Path) -> list[str]:
     """The files in which the secret stands."""
     return [file.name for file in folder.iterdir() if SECRET in file.read_bytes()]
+
+
+async def swept(hub: TaskHub) -> None:
+    """Wait until it was tried once to empty the log, from now on."""
+    sweeper, tried = hub._store._sweeper, threading.Event()
+    sweep = sweeper.sweep
+
+    def once() -> None:
+        sweep()
+        tried.set()
+
+    sweeper.sweep = once  # type: ignore[method-assign]
+    assert await asyncio.to_thread(tried.wait, 10)
+    sweeper.sweep = sweep  # type: ignore[method-assign]
 
 
 async def forgotten(folder: Path) -> None:
@@ -186,13 +201,11 @@ def test_while_somebody_reads_nobody_waits_and_afterwards_it_is_done(
             with hub.shared_reader() as reader:
                 rows = reader.execute("SELECT input FROM instances")
                 assert SECRET.decode() in rows.fetchone()[0]
-                longest = 0.0
                 for number in range(20):
-                    began = monotonic()
                     await hub.execute(purged(f"{number}"))
-                    longest = max(longest, monotonic() - began)
-                    await asyncio.sleep(0.01)
-                assert longest < 2  # a checkpoint that waits does so for five seconds
+                await swept(hub)
+                waits = hub._store._sweeper._connection.execute("PRAGMA busy_timeout").fetchone()
+                assert waits == (0,)  # else a checkpoint waits for who reads, and all others for that
                 assert is_secret_in(tmp_path)
                 assert len(rows.fetchall()) == 19
             await forgotten(tmp_path)
@@ -208,16 +221,18 @@ def test_while_another_program_writes_or_reads_the_log_stays_and_afterwards_it_i
         async with running(tmp_path) as hub:
             await hub.execute(starting("one"))
             await hub.execute(ended("one"))
-            with closing(sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)) as other:
-                other.execute("BEGIN")
-                other.execute("SELECT count(*) FROM instances").fetchone()
+            reads, writes = (sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None) for _ in range(2))
+            with closing(reads), closing(writes):
+                reads.execute("BEGIN")
+                reads.execute("SELECT count(*) FROM instances").fetchone()
                 await hub.execute(purged("one"))
-                await asyncio.sleep(0.1)
+                await swept(hub)
                 assert is_secret_in(tmp_path)
-                other.execute("ROLLBACK")
-                other.execute("BEGIN IMMEDIATE")
-                await asyncio.sleep(0.1)
-                other.execute("ROLLBACK")
+                writes.execute("BEGIN IMMEDIATE")
+                reads.execute("ROLLBACK")
+                await swept(hub)
+                assert is_secret_in(tmp_path)
+                writes.execute("ROLLBACK")
                 await forgotten(tmp_path)
 
     asyncio.run(scenario())
@@ -226,16 +241,23 @@ def test_while_another_program_writes_or_reads_the_log_stays_and_afterwards_it_i
 
 def test_it_is_done_also_while_commands_come_without_a_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "LARGEST_COMMIT", 1)
+    monkeypatch.setattr(sweep, "WITHIN", 0.0)
+    comes, goes_on = threading.Event(), threading.Event()
+
+    def next_one(_: Transaction) -> None:
+        comes.set()
+        assert goes_on.wait(10)
 
     async def scenario() -> None:
         async with running(tmp_path) as hub:
             await hub.execute(starting("one"))
             await hub.execute(ended("one"))
-            await hub.execute(purged("one"))
-            others = [asyncio.ensure_future(hub.execute(lambda _: sleep(0.01))) for _ in range(100)]
-            await forgotten(tmp_path)
-            assert not others[-1].done()
-            await asyncio.gather(*others)
+            assert is_secret_in(tmp_path)
+            commands = [asyncio.ensure_future(hub.execute(each)) for each in (purged("one"), next_one, next_one)]
+            assert await asyncio.to_thread(comes.wait, 10)
+            assert not is_secret_in(tmp_path)
+            goes_on.set()
+            await asyncio.gather(*commands)
 
     asyncio.run(scenario())
 
