@@ -30,8 +30,10 @@ URL_IN_A_NAME = "Win: https://evil.example/"
 
 
 @pytest.fixture(autouse=True)
-def folder(data_folder: Path) -> Path:
-    """A data folder, in which the key of the links lies."""
+def folder(data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data folder, in which the key of the links lies; and the address of the app, whatever host ran before."""
+    monkeypatch.setenv("PUBLIC_URL", "http://127.0.0.1:7071")
+    get_settings.cache_clear()
     return data_folder
 
 
