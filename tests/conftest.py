@@ -1,7 +1,6 @@
 """What all tests share."""
 
 import os
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,40 +25,14 @@ def pytest_xdist_auto_num_workers() -> int:
     return max(2, (os.cpu_count() or 1) * 3 // 2)
 
 
-LONGEST = (
-    "api/test_crashes",
-    "orchestrators/test_approval",
-    "api/test_gate_page",
-    "api/test_refund_crashes",
-    "task_hub/test_crashes",
-    "browser/test_approval",
-    "scheduler/test_protocol",
-    "local_host/test_life",
-    "api/test_signup_crashes",
-    "api/test_requests",
-    "orchestrators/test_year",
-    "services/test_waits",
-    "api/test_intervention_crashes",
-    "browser/test_intervention",
-    "services/test_record_store",
-    "api/test_start_policies",
-    "local_host/test_watch",
-    "task_hub/test_properties",
-    "browser/test_signup",
-)
-"""The modules that take longest. They are begun first, so that in the end no process works alone at one of them."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests of the longest modules first, and then those of the modules that have the most."""
-    tests = Counter(item.path for item in items)
-
-    def place(item: pytest.Item) -> tuple[int, int, str]:
-        path = item.path.as_posix()
-        rank = next((rank for rank, name in enumerate(LONGEST) if name in path), len(LONGEST))
-        return rank, -tests[item.path], path
-
-    items.sort(key=place)
+@pytest.fixture(scope="module", autouse=True)
+def environment() -> Iterator[None]:
+    """What a host puts into the environment of this process goes with the module that ran it."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+    get_settings.cache_clear()
 
 
 @pytest.fixture

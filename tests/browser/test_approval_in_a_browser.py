@@ -246,8 +246,9 @@ def test_the_code_and_the_form(client: httpx.Client, host: HostProcess, window: 
     }
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize(("size", "options"), [("phone", PHONE), ("desk", DESK)], ids=["phone", "desk"])
+@pytest.mark.parametrize(
+    ("size", "options", "scheme"), [("phone", PHONE, "dark"), ("desk", DESK, "light")], ids=["phone", "desk"]
+)
 def test_every_page_fits_and_can_be_read(
     client: httpx.Client,
     host: HostProcess,

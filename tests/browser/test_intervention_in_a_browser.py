@@ -155,8 +155,9 @@ def test_a_page_of_another_site_cannot_send_the_form(
     assert not done(client, intervention_id)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize(("size", "options"), [("phone", PHONE), ("desk", DESK)], ids=["phone", "desk"])
+@pytest.mark.parametrize(
+    ("size", "options", "scheme"), [("phone", PHONE, "dark"), ("desk", DESK, "light")], ids=["phone", "desk"]
+)
 def test_every_page_fits_its_window_and_can_be_read(
     client: httpx.Client,
     host: HostProcess,

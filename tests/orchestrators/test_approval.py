@@ -632,11 +632,11 @@ def test_an_extension_moves_the_deadline_the_wait_and_the_timer(engine: Engine) 
 def test_an_extension_goes_to_a_year_at_most_and_works_so_often_only(engine: Engine) -> None:
     instance = ask(engine, named(ANN, timeout_hours=8000.0))
     assert asks(engine, instance, "extend", {"by": "Alice", "extend_by": 761}) == "too_long"
+    before = datetime.fromisoformat(engine.status(instance)["deadline"])
     for _ in range(MAX_ASIDE):
         assert asks(engine, instance, "extend", {"by": "Alice", "extend_by": 1}) == "taken"
     assert asks(engine, instance, "extend", {"by": "Alice", "extend_by": 1}) == "too_often"
-    engine.advance(hours=8000 + MAX_ASIDE)
-    assert ended_well(engine, instance)["status"] == "Timeout"
+    assert datetime.fromisoformat(engine.status(instance)["deadline"]) - before == timedelta(hours=MAX_ASIDE)
 
 
 def test_what_is_refused_does_not_use_up_extensions_and_reminders(engine: Engine) -> None:
@@ -1140,7 +1140,7 @@ def test_malformed_events_of_every_kind_are_set_aside(engine: Engine) -> None:
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("letter", ["x", "🎉"])
+@pytest.mark.parametrize("letter", ["🎉"])  # two characters of UTF-16, and twelve of ASCII
 def test_the_custom_status_stays_under_16_kb_whatever_is_said(
     engine: Engine, data_folder: Path, monkeypatch: pytest.MonkeyPatch, letter: str
 ) -> None:

@@ -262,7 +262,7 @@ def play(
 
 
 @pytest.mark.timeout(180)
-@settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     policy=st.sampled_from([*POLICIES]),
     on_timeout=st.sampled_from(["reject", "approve", "escalate"]),

@@ -509,7 +509,7 @@ def test_a_malformed_swap_is_set_aside(engine: Engine, payload: Any) -> None:
     assert actions(instance)[-1] == "set_aside"
 
 
-@pytest.mark.parametrize("text", ["\u4e2d" * (MAX_DATA - 2), "\U0001f600" * (MAX_DATA // 2 - 1)], ids=lambda t: t[0])
+@pytest.mark.parametrize("text", ["\U0001f600" * (MAX_DATA // 2 - 1)], ids=lambda t: t[0])
 def test_the_status_stays_under_its_limit_with_the_longest_data(engine: Engine, text: str) -> None:
     instance = waiting(engine)
     engine.client.suspend_orchestration(instance)

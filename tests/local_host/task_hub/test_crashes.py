@@ -166,7 +166,7 @@ def test_an_orchestration_goes_on_where_it_was_as_if_nothing_had_been(tmp_path: 
 
 # At any moment
 
-ROUNDS = 3
+ROUNDS = 2
 CLIENTS = 20
 
 

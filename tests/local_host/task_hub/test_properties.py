@@ -347,7 +347,7 @@ class HubMachine(RuleBasedStateMachine):
 
 
 HubMachine.TestCase.settings = settings(
-    max_examples=150,
+    max_examples=70,
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=list(HealthCheck),
