@@ -21,6 +21,7 @@ from orchestrators.approval import approval
 from orchestrators.event_payload import EventConverter
 from orchestrators.guarded_call import guarded_call
 from orchestrators.manual_intervention import manual_intervention
+from orchestrators.pausable import pausable
 from orchestrators.purchase_order import purchase_order
 from orchestrators.refund import refund
 from orchestrators.signup import signup
@@ -110,6 +111,10 @@ def _page(methods: tuple[str, ...], route: str, trigger: PageTrigger, level: fun
     app.route(route=route, methods=methods, auth_level=level)(client_bound)
 
 
+def _workflow(workflow: Callable[..., Any]) -> None:
+    _orchestrator(pausable(workflow))
+
+
 def _orchestrator(orchestrator: Callable[..., Any]) -> None:
     app.orchestration_trigger(context_name="context", orchestration=orchestrator.__name__)(orchestrator)
 
@@ -131,7 +136,7 @@ def _timer(schedule: str, trigger: Callable[..., Awaitable[None]]) -> None:
 _http("POST", "start-purchase-order", start_purchase_order)
 _http("POST", "signal-approval/{instance_id}", decide_purchase_order)
 _http("GET", "status/{instance_id}", get_purchase_order)
-_orchestrator(purchase_order)
+_workflow(purchase_order)
 _activity(place_order)
 _activity(cancel_order)
 
@@ -144,7 +149,7 @@ _http("POST", "api/requests/{request_id}/extend", extend_approval)
 _http("POST", "api/requests/{request_id}/revise", revise_approval)
 _http("POST", "api/requests/{request_id}/remind", remind_approval)
 _http("POST", "api/approvals/{request_id}", decide_approval)
-_orchestrator(approval)
+_workflow(approval)
 _activity(send_mail)
 _activity(check_answers)
 _activity(post_outcome)
@@ -159,7 +164,7 @@ _http("POST", "api/interventions/{intervention_id}/retry", retry_intervention)
 _http("POST", "api/interventions/{intervention_id}/edit", edit_intervention)
 _http("POST", "api/interventions/{intervention_id}/skip", skip_intervention)
 _http("POST", "api/interventions/{intervention_id}/fail", fail_intervention)
-_orchestrator(guarded_call)
+_workflow(guarded_call)
 _activity(call_api)
 
 # Manual intervention, and messages to all runs that have channels
@@ -167,7 +172,7 @@ _http("GET|POST", "design-pattern/intervention/start", start_manual_intervention
 _http("GET", "design-pattern/intervention/status/{workflow_id}", get_manual_intervention)
 _http("POST", "api/v1/workflow/signal", signal_workflow)
 _http("POST", "api/v1/workflow/publishToInternalChannel", publish_to_internal_channel)
-_orchestrator(manual_intervention)
+_workflow(manual_intervention)
 
 # Refund (API orchestration)
 _http("GET|POST", "microservice/start", start_microservice)
@@ -176,14 +181,14 @@ _http("GET|POST", "microservice/swap", swap_microservice)
 _http("POST", "api/refunds", start_refund)
 _http("GET", "api/refunds/{refund_id}", get_refund)
 _http("POST", "api/refunds/{refund_id}/ready", make_refund_ready)
-_orchestrator(refund)
+_workflow(refund)
 
 # Sign-up
 _http("GET|POST", "signup/submit", submit_signup)
 _http("GET|POST", "signup/verify", verify_signup)
 _http("GET", "signup/describe", describe_signup)
 _http("GET", "api/signups/{username}", get_signup)
-_orchestrator(signup)
+_workflow(signup)
 _activity(send_signup_mail)
 _activity(plan_reminder)
 _activity(create_account)

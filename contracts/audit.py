@@ -57,6 +57,8 @@ Action = Literal[
     "resent",
     "address_changed",
     "reminders_stopped",
+    "paused",
+    "resumed",
     "account_created",
     "account_refused",
     "expired",

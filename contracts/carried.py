@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from contracts.approval import CastVote
 from contracts.audit import Entry, RunStamp
@@ -18,7 +18,11 @@ Moment = Annotated[datetime, Field(strict=False)]
 
 
 class RecordState(Contract):
-    """What ``orchestrators.run_record.RunRecord`` knows; all of it is on record."""
+    """What ``orchestrators.run_record.RunRecord`` knows; all of it is on record.
+
+    ``frozen`` is how long the clock of the run stood still, in seconds; ``pauses`` the number of the last pause that
+    each instance told it of. Times in other parts of what is carried are those of the run's clock.
+    """
 
     run: RunStamp
     progress: Progress
@@ -27,6 +31,9 @@ class RecordState(Contract):
     wait: Wait | None = None
     waits: int = 0
     set_aside: int = 0
+    frozen: float = 0
+    pauses: dict[str, int] = Field(default_factory=dict)
+    resume_data: dict[str, JsonValue] | None = None
 
 
 class SeatState(Contract):

@@ -40,7 +40,7 @@ class Asking(Contract):
 
 def digest_of_said(asked: Asking) -> str:
     """Return the short digest of what is asked, by which a repetition is told from another thing."""
-    return digest_of(asked.model_dump(mode="json", exclude={"decision_id", "channel", "link"}))[:8]
+    return digest_of(asked.model_dump(mode="json", exclude={"decision_id", "channel", "link", "sent_by"}))[:8]
 
 
 class FromLink(Contract):
@@ -170,6 +170,21 @@ class SignupStanding(Contract):
     source: str | None = None
 
 
+class PauseStanding(Contract):
+    """What a run knows of its pauses: who paused it last, when and why; whether it still is paused, and how long its
+    clock has been frozen in all.
+
+    ``number`` is that of the last pause, of this run or of the one that called it.
+    """
+
+    number: int
+    paused: bool
+    by: Who
+    at: Timestamp
+    reason: str | None = None
+    frozen_seconds: float = 0
+
+
 class Progress(Contract):
     """The custom status of a run that waits for people: what is going on, in words.
 
@@ -177,7 +192,9 @@ class Progress(Contract):
     null when nobody is waited for; ``warnings`` are the newest ones, oldest first. ``wait`` is the number of the wait
     that is open in the records, ``trail`` how far the audit trail goes; runs from before the records have neither.
     ``standing`` is an approval's, ``gate`` that of a call that failed, ``data`` the data attributes of a run,
-    ``signup`` is where a sign-up stands.
+    ``signup`` is where a sign-up stands. ``step`` and ``next_step`` are the steps of a declared workflow, the one that
+    it is at and the one that follows. ``pause`` is null for a run that never was paused; ``resume_data`` are all that
+    it was resumed with, of which there is no room for much.
     """
 
     phase: str
@@ -192,6 +209,10 @@ class Progress(Contract):
     gate: Gate | None = None
     data: dict[str, JsonValue] | None = None
     signup: SignupStanding | None = None
+    step: str | None = None
+    next_step: str | None = None
+    pause: PauseStanding | None = None
+    resume_data: dict[str, JsonValue] | None = None
 
     def fitting(self) -> "Progress":
         """The same with as much of the long texts as a custom status can hold."""
@@ -212,6 +233,7 @@ def _comment_of(progress: Progress, length: int) -> dict[str, Any]:
 
 _SHORTER: tuple[Callable[[Progress], dict[str, Any]], ...] = (
     lambda progress: {"warnings": progress.warnings[-2:]},
+    lambda _: {"resume_data": None},
     lambda progress: {"standing": progress.standing and progress.standing.model_copy(update={"mail_failed": ()})},
     lambda progress: _comment_of(progress, 50),
     lambda progress: {"verdicts": progress.verdicts[-20:]},

@@ -32,6 +32,7 @@ from orchestrators.approval_version_2 import approval_version_2
 from orchestrators.ballot import Ballot
 from orchestrators.human_step import EXECUTION_TIMED_OUT, ExecutionTimedOut, Finished
 from orchestrators.retries import CALLBACK
+from orchestrators.run_clock import run_clock
 
 API = "(API)"
 """Who asks for a reminder and does not say who it is."""
@@ -79,7 +80,8 @@ class _Approval:
         self._ctx = ctx
         self._asked = asked
         self._desk = Desk(ctx, asked)
-        self._began = ctx.current_utc_datetime
+        self._clock = run_clock(ctx)
+        self._began = self._clock.now
         self._stage = self._level = 0
         self._ballot: Ballot | None = None
         self._is_changing = self._is_resumed = False
@@ -172,7 +174,7 @@ class _Approval:
                 self._note("timed_out", channel="timer")
                 hours = self._asked.escalation[self._level].timeout_hours
                 self._level += 1
-                self._desk.deadline = min(self._now + timedelta(hours=hours), self._last_moment)
+                self._desk.deadline = min(self._clock.now + timedelta(hours=hours), self._last_moment)
             else:
                 return ending
 
@@ -319,7 +321,7 @@ class _Approval:
             return None
         self._asides += 1
         self._desk.deadline = deadline
-        until = as_utc_text(deadline)
+        until = as_utc_text(self._clock.real(deadline))
         self._note("extended", actor=event.by, channel=channel, detail=until, comment=event.comments)
         self._desk.verdicts.answer(event)
         self._desk.record.extend_wait(deadline)
@@ -508,7 +510,7 @@ class _Approval:
 
     def _begin_turn(self, template: MailTemplate) -> None:
         """Ask those whose turn it is, and count their reminders from now on."""
-        self._turn_began, self._reminders = self._now, 0
+        self._turn_began, self._reminders = self._clock.now, 0
         ballot = self._ballot
         assert ballot is not None
         if ballot.is_open:
@@ -546,7 +548,7 @@ class _Approval:
 
     def _remind(self, people: Sequence[Person], by: str | None = None, channel: Any = "timer") -> None:
         """Send the links again. Reminders that were missed while nothing ran are made up for by one."""
-        while by is None and self._next_reminder is not None and self._next_reminder <= self._now:
+        while by is None and self._next_reminder is not None and self._next_reminder <= self._clock.now:
             self._reminders += 1
         if not people:
             return

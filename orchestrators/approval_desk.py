@@ -25,6 +25,7 @@ from contracts.shown import Content, Shown
 from orchestrators.ballot import Ballot, Seat
 from orchestrators.human_step import Finished, Inbox
 from orchestrators.mailing import Mailing
+from orchestrators.run_clock import run_clock
 from orchestrators.run_record import RunRecord
 from orchestrators.verdicts import Verdicts
 
@@ -51,7 +52,7 @@ class Desk:
     """All that goes out from one run, and comes in.
 
     ``note``, ``mail`` and ``answer`` gather; ``store`` puts on record what was noted, and only then sends the mails and
-    publishes the verdicts. ``deadline`` is the one of the wait that is open (naive UTC), ``shown`` what is asked.
+    publishes the verdicts. ``deadline`` is the one of the open wait (in the run's time), ``shown`` what is asked.
     """
 
     def __init__(self, ctx: task.OrchestrationContext, asked: ApprovalInput) -> None:
@@ -59,7 +60,7 @@ class Desk:
         self._asked = asked
         self.record = RunRecord(ctx)
         self.inbox = Inbox(ctx, EVENTS, self.record.set_aside, in_order=True)
-        self.deadline = ctx.current_utc_datetime + timedelta(hours=asked.timeout_hours)
+        self.deadline = run_clock(ctx).now + timedelta(hours=asked.timeout_hours)
         self.show(asked.content, 0)
         self._mailing = Mailing(ctx, self.record, self.inbox, still="the decision can still be made")
         self._wrong_codes: dict[int, int] = {}

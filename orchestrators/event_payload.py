@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from typing import Any, override
 
 from azure.durable_functions.internal.serialization import FunctionsDataConverter
+from pydantic import ValidationError
+
+from contracts.base import Contract
 
 
 @dataclass(frozen=True)
@@ -33,3 +36,16 @@ class EventConverter(FunctionsDataConverter):
             return EventPayload(value=json.loads(data))
         except (ValueError, RecursionError):
             return EventPayload(malformed="its payload is not JSON")
+
+
+def validated[Event: Contract](payload: EventPayload, contract: type[Event]) -> Event:
+    """Return the payload of an event as ``contract``. Raises ``ValueError`` with a clause that says what is wrong."""
+    if payload.malformed is not None:
+        raise ValueError(payload.malformed)
+    try:
+        return contract.model_validate(payload.value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        where = "".join(c if c.isprintable() else "?" for c in ".".join(str(part) for part in first["loc"])[:30])
+        reason = f"its field '{where}' is wrong" if where else "its payload is wrong"
+        raise ValueError(f"{reason} ({first['msg'][:80]})") from None

@@ -22,6 +22,7 @@ from contracts.people import Person
 from contracts.shown import Content, Shown
 from orchestrators.human_step import Inbox
 from orchestrators.mailing import Mailing
+from orchestrators.run_clock import run_clock
 from orchestrators.run_record import RunRecord
 
 WAITING = "waiting_for_intervention"
@@ -37,7 +38,7 @@ class Gatekeeper:
     """Opens and closes the gates of one run, and asks people.
 
     What it says is gathered in the record and in ``mailing``; ``show`` says in the custom status where it stands, once
-    all is on record. ``deadline`` is that of the open gate (naive UTC).
+    all is on record. ``deadline`` is that of the open gate (in the run's time).
     """
 
     def __init__(
@@ -46,7 +47,8 @@ class Gatekeeper:
         self._ctx = ctx
         self._asked = asked
         self._record = record
-        self.deadline = ctx.current_utc_datetime
+        self._clock = run_clock(ctx)
+        self.deadline = self._clock.now
         self.number = self.retries = 0
         self.is_escalated = False
         self._opened = self.deadline
@@ -59,8 +61,8 @@ class Gatekeeper:
     def open(self, call: SimulatedCall | HttpCall, answer: Answer, attempts: int) -> None:
         """Ask people about a call that has failed."""
         self.number += 1
-        self.is_escalated, self._reminders, self._opened = False, 0, self._now
-        self.deadline = self._now + timedelta(hours=self._asked.deadline)
+        self.is_escalated, self._reminders, self._opened = False, 0, self._clock.now
+        self.deadline = self._clock.now + timedelta(hours=self._asked.deadline)
         shown = Shown(
             instance_id=self._ctx.instance_id,
             run=self._record.run,
@@ -118,8 +120,8 @@ class Gatekeeper:
     def escalate(self) -> None:
         """Ask others too, and give all as long again."""
         self._record.note("timed_out", channel="timer", detail="escalate")
-        self.is_escalated, self._reminders, self._opened = True, 0, self._now
-        self.deadline = self._now + timedelta(hours=self._asked.deadline)
+        self.is_escalated, self._reminders, self._opened = True, 0, self._clock.now
+        self.deadline = self._clock.now + timedelta(hours=self._asked.deadline)
         addresses = tuple(person.email for person in self._people)
         self._record.note("escalated", people=tuple(person.email for person in self._asked.escalate_to))
         self._record.change_wait(addresses)
@@ -177,7 +179,7 @@ class Gatekeeper:
 
     def remind(self) -> None:
         """Send the links again. Reminders that were missed while nothing ran are made up for by one."""
-        while self._next_reminder is not None and self._next_reminder <= self._now:
+        while self._next_reminder is not None and self._next_reminder <= self._clock.now:
             self._reminders += 1
         self._record.note("reminded", channel="timer", people=tuple(person.email for person in self._people))
         self._mail("gate_reminder", self._people)

@@ -28,6 +28,7 @@ from orchestrators.backoff import wait_after
 from orchestrators.gate import Gatekeeper
 from orchestrators.human_step import ExecutionTimedOut, Finished, Inbox, end_of, out_of_time
 from orchestrators.retries import EFFECT
+from orchestrators.run_clock import run_clock
 from orchestrators.run_record import RunRecord
 from orchestrators.verdicts import Verdicts
 
@@ -65,6 +66,7 @@ class _GuardedCall:
     def __init__(self, ctx: task.OrchestrationContext, asked: GuardedCallInput) -> None:
         self._ctx = ctx
         self._asked = asked
+        self._clock = run_clock(ctx)
         self.record = RunRecord(ctx)
         self._verdicts = Verdicts(self.record)
         self._ends_at = end_of(ctx, asked.execution_timeout)
@@ -106,7 +108,7 @@ class _GuardedCall:
         """Make a group of attempts; give the answer that worked, or the last one."""
         retry = self._asked.retry
         for number in range(1, retry.attempts + 1):
-            if self._ends_at is not None and self._ends_at <= self._now:
+            if self._ends_at is not None and self._ends_at <= self._clock.now:
                 raise ExecutionTimedOut
             self._attempts += 1
             attempt = Attempt(call=self._call, number=self._attempts, key=self._key)
@@ -118,7 +120,7 @@ class _GuardedCall:
             wait = wait_after(retry, number, answer, f"{self.record.run} {self._ctx.instance_id} {self._attempts}")
             if wait is None:
                 return answer
-            again = self._now + timedelta(seconds=wait)
+            again = self._clock.now + timedelta(seconds=wait)
             yield from self._store()
             self.record.enter("waiting_to_retry", deadline=again)
             while (yield from self._next(again)) is not None:
@@ -279,7 +281,7 @@ class _GuardedCall:
         yield from self._store()
         self.record.enter(phase)
         self._gate.show()
-        raise CallFailed(f"Nobody acted until {as_utc_text(self._gate.deadline)}.")
+        raise CallFailed(f"Nobody acted until {as_utc_text(self._clock.real(self._gate.deadline))}.")
 
     # Saying so
 

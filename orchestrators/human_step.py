@@ -6,13 +6,13 @@ from datetime import datetime, timedelta
 from typing import Any, cast, override
 
 from durabletask import task
-from pydantic import ValidationError
 
 from activities.approval import send_approval_request
 from contracts.base import Contract
 from contracts.mail import ApprovalMail
-from orchestrators.event_payload import EventPayload
+from orchestrators.event_payload import EventPayload, validated
 from orchestrators.retries import EFFECT
+from orchestrators.run_clock import run_clock
 from orchestrators.run_record import RunRecord
 
 EXECUTION_TIMED_OUT = "execution_timed_out"
@@ -59,7 +59,7 @@ def event_or_deadline[Event: Contract](
     *,
     ends_at: datetime | None = None,
 ) -> Generator[task.Task[Any], Any, Event | None]:
-    """Wait until ``event`` comes with a payload that fits ``contract``, or until ``deadline`` (naive UTC).
+    """Wait until ``event`` comes with a payload that fits ``contract``, or until ``deadline`` (in the run's time).
 
     Gives the payload, or None when the deadline came first. A payload that does not fit never ends the wait:
     ``on_malformed`` gets a sentence about it, and is gone through.
@@ -89,8 +89,8 @@ class ExecutionTimedOut(Exception):
 
 
 def end_of(ctx: task.OrchestrationContext, execution_timeout: float | None) -> datetime | None:
-    """Return when a run that begins now has taken too long (naive UTC), from its timeout in seconds."""
-    return ctx.current_utc_datetime + timedelta(seconds=execution_timeout) if execution_timeout is not None else None
+    """Return when a run that begins now has taken too long (in its time), from its timeout in seconds."""
+    return run_clock(ctx).now + timedelta(seconds=execution_timeout) if execution_timeout is not None else None
 
 
 def out_of_time(record: RunRecord) -> Generator[task.Task[Any], Any]:
@@ -121,8 +121,9 @@ class Inbox:
     It is the one place where an event races a timer. What came first is given first, also of what came while the run
     stood still for something else (``in_order``). Whatever loses stays in the race, or is cancelled by ``close``: a
     wait that is left behind would swallow the next event of that name, and a timer would fire into a later step.
-    ``ends_at`` (naive UTC) is when the run has taken too long, whatever it waits for. While a run stands still, the
-    order is kept of the first event of each name; with ``listens_on``, of all events, from when the inbox is made.
+    Times are those of the run's clock, so that all of them move when a pause froze it. ``ends_at`` is when the run has
+    taken too long, whatever it waits for. While a run stands still, the order is kept of the first event of each name;
+    with ``listens_on``, of all events, from when the inbox is made.
     """
 
     def __init__(
@@ -137,6 +138,7 @@ class Inbox:
     ) -> None:
         self.ends_at = ends_at
         self._ctx = ctx
+        self._clock = run_clock(ctx)
         self._contracts = contracts
         self._on_malformed = on_malformed
         self._in_order = in_order
@@ -193,6 +195,8 @@ class Inbox:
             self._came[:] = [each for each in self._came if each is not winner and each in race]
             if winner is timer:
                 self._timer = None
+                if self._until != self._real(self.ends_at if is_last else until):
+                    continue  # the clock stood still meanwhile
                 if is_last:
                     self.close()
                     raise ExecutionTimedOut
@@ -204,7 +208,7 @@ class Inbox:
             index, event = next((at, name) for at, (name, each) in enumerate(self._events) if each is winner)
             payload = self._events.pop(index)[1].get_result() or EventPayload()  # without a payload nothing is decoded
             try:
-                return _validated(payload, self._contracts[event])
+                return validated(payload, self._contracts[event])
             except ValueError as error:
                 yield from self._on_malformed(MALFORMED.format(event=event, reason=error))
 
@@ -237,7 +241,11 @@ class Inbox:
     def _note_when_it_comes(self, awaited: task.Task[Any]) -> None:
         _Noted(awaited, self._note)
 
-    def _timer_at(self, until: datetime | None) -> task.Task[None] | None:
+    def _real(self, until: datetime | None) -> datetime | None:
+        return self._clock.real(until) if until is not None else None
+
+    def _timer_at(self, moment: datetime | None) -> task.Task[None] | None:
+        until = self._real(moment)
         if self._timer is not None and self._until != until:
             self._timer.cancel()
             self._timer = None
@@ -245,15 +253,3 @@ class Inbox:
             self._timer, self._until = self._ctx.create_timer(until), until
             self._note_when_it_comes(self._timer)
         return self._timer
-
-
-def _validated[Event: Contract](payload: EventPayload, contract: type[Event]) -> Event:
-    if payload.malformed is not None:
-        raise ValueError(payload.malformed)
-    try:
-        return contract.model_validate(payload.value)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = "".join(c if c.isprintable() else "?" for c in ".".join(str(part) for part in first["loc"])[:30])
-        reason = f"its field '{where}' is wrong" if where else "its payload is wrong"
-        raise ValueError(f"{reason} ({first['msg'][:80]})") from None

@@ -12,6 +12,7 @@ from contracts.mail import Mail
 from contracts.people import Person
 from orchestrators.human_step import Finished, Inbox
 from orchestrators.retries import EFFECT
+from orchestrators.run_clock import run_clock
 from orchestrators.run_record import RunRecord
 
 
@@ -43,7 +44,7 @@ class Mailing:
         return any(isinstance(each, Mail) for each in self._inbox.under_way)
 
     def write(self, template: Any, to: Person, round_number: int, deadline: datetime, **said: Any) -> None:
-        """Write a mail, to be sent later. ``deadline`` is naive UTC; ``said`` are other fields of a ``Mail``."""
+        """Write a mail, to be sent later. ``deadline`` is in the run's time, ``said`` has other fields."""
         self.count += 1
         mail = Mail(
             template=template,
@@ -53,7 +54,7 @@ class Mailing:
             round=round_number,
             to=to.email,
             to_name=to.name,
-            deadline=deadline.replace(tzinfo=UTC),
+            deadline=run_clock(self._ctx).real(deadline).replace(tzinfo=UTC),
             **said,
         )
         self._to_send.append(mail)

@@ -19,6 +19,7 @@ from contracts.purchase_order import (
 )
 from orchestrators.human_step import EXECUTION_TIMED_OUT, ExecutionTimedOut, ask, end_of, event_or_deadline
 from orchestrators.retries import EFFECT
+from orchestrators.run_clock import run_clock
 from orchestrators.run_record import RunRecord
 
 APPROVAL_EVENT = "approval_event"
@@ -52,7 +53,7 @@ def purchase_order(
         record.enter("auto_approved")
         return record.outcome(PurchaseOrderOutcome(status="Auto-Approved", order_id=order.order_id))
 
-    deadline = ctx.current_utc_datetime + timedelta(seconds=asked.timeout_seconds)
+    deadline = run_clock(ctx).now + timedelta(seconds=asked.timeout_seconds)
     record.enter("requesting_approval", waiting_for=APPROVAL_EVENT, deadline=deadline)
     record.note("started", after="requesting_approval", channel="api", payload=request)
     yield from ask(

@@ -22,6 +22,7 @@ from contracts.refund import (
 )
 from orchestrators.human_step import ExecutionTimedOut, Finished, Inbox, end_of, out_of_time
 from orchestrators.refund_calls import STEPS, UNDOING, Calls, guarded
+from orchestrators.run_clock import run_clock
 from orchestrators.run_record import RunRecord
 from orchestrators.verdicts import Verdicts
 
@@ -60,6 +61,7 @@ class _Refund:
     def __init__(self, ctx: task.OrchestrationContext, asked: RefundInput) -> None:
         self._ctx = ctx
         self._asked = asked
+        self._clock = run_clock(ctx)
         self._record = RunRecord(ctx)
         self._verdicts = Verdicts(self._record)
         self._ends_at = end_of(ctx, asked.execution_timeout)
@@ -191,7 +193,7 @@ class _Refund:
 
     def _wait(self) -> None:
         self._phase, self._is_waiting = WAITING, True
-        self._deadline = self._ctx.current_utc_datetime + timedelta(hours=self._asked.ready_hours)
+        self._deadline = self._clock.now + timedelta(hours=self._asked.ready_hours)
         self._record.open_wait(
             kind="refund",
             title=self._asked.title,
@@ -262,7 +264,7 @@ class _Refund:
     def _given(self, name: CallName) -> dict[str, Any]:
         left: float | None = None
         if self._ends_at is not None:
-            left = max((self._ends_at - self._ctx.current_utc_datetime).total_seconds(), 0.001)
+            left = max((self._ends_at - self._clock.now).total_seconds(), 0.001)
         refund_id = self._ctx.instance_id
         given = guarded(self._asked, refund_id, name, data=self._data, refund=self._refund, seconds_left=left)
         return given.plain()
@@ -274,4 +276,4 @@ class _Refund:
 
     @property
     def _is_over_time(self) -> bool:
-        return self._ends_at is not None and self._ctx.current_utc_datetime >= self._ends_at
+        return self._ends_at is not None and self._clock.now >= self._ends_at

@@ -11,6 +11,7 @@ from contracts.guarded_call import GuardedCallInput, HttpCall, SimulatedCall
 from contracts.refund import CallName, MadeCall, RefundInput
 from orchestrators.guarded_call import guarded_call
 from orchestrators.human_step import Inbox
+from orchestrators.run_clock import run_clock
 from orchestrators.run_record import RunRecord
 
 
@@ -62,11 +63,8 @@ class Calls:
         """Make the calls that were added, without standing still for them; all of it has to be on record."""
         to_begin, self._to_begin = self._to_begin, []
         for call in to_begin:
-            begun: task.Task[Any] = self._ctx.call_sub_orchestrator(
-                guarded_call.__name__,
-                input=given(call.name),
-                instance_id=call.call_id,
-                version=self._ctx.version,  # without one it would keep no records
+            begun = run_clock(self._ctx).call_sub_orchestrator(
+                guarded_call.__name__, input=given(call.name), instance_id=call.call_id
             )
             self._inbox.watch(begun, call.name)
 

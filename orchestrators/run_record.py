@@ -1,8 +1,10 @@
 """What a run says of itself: its custom status, who it waits for, and its audit trail."""
 
+import json
 from collections.abc import Generator
-from datetime import UTC, datetime
-from typing import Any
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
 
 from durabletask import task
 
@@ -10,25 +12,56 @@ from activities.records import record
 from contracts.audit import GENESIS, Action, Channel, Entry, TrailHead, chained
 from contracts.base import Contract
 from contracts.carried import RecordState
-from contracts.human_step import MAX_VERDICTS, MAX_WARNINGS, Decision, Gate, Progress, SignupStanding, Standing, Verdict
+from contracts.human_step import (
+    MAX_VERDICTS,
+    MAX_WARNINGS,
+    Decision,
+    Gate,
+    PauseStanding,
+    Progress,
+    SignupStanding,
+    Standing,
+    Verdict,
+)
+from contracts.pause import MAX_RESUME_DATA, PauseEvent
 from contracts.records import Document, RecordBatch, Recorded, Wait
 from contracts.shown import Shown
 from orchestrators.retries import RECORD
+from orchestrators.run_clock import run_clock
 
 MAX_SET_ASIDE = 20
 """How many events that were set aside the trail names; a flood of them must not make the run grow."""
+
+
+_KEPT_AS = "_run_record"
+
+
+@dataclass(frozen=True)
+class Storing:
+    """An activity that puts something on record; ``entries`` are in the trail when it has."""
+
+    task: task.Task[Any]
+    entries: int
+
+
+def record_of(ctx: task.OrchestrationContext) -> "RunRecord":
+    """Return the record of the run that ``ctx`` is of, which the workflow has made as its first thing."""
+    return cast("RunRecord", vars(ctx)[_KEPT_AS])
 
 
 class RunRecord:
     """Keeps the custom status of a run, its waits, and its audit trail.
 
     ``note`` and ``open_wait`` and ``close_wait`` gather; ``yield from store()`` puts what they gathered on record.
-    A run that was started before there were records (it has no version) keeps its custom status only, so that its
-    history replays.
+    Deadlines are in the run's time, and shown in the real one: they move when a pause froze the clock of the run.
+    ``pauses`` are the numbers of the last pause that each instance told it of. A run that was started before there were
+    records (it has no version) keeps its custom status only, so that its history replays.
     """
 
     def __init__(self, ctx: task.OrchestrationContext) -> None:
         self._ctx = ctx
+        vars(ctx)[_KEPT_AS] = self
+        self._clock = run_clock(ctx)
         self._recorded = bool(ctx.version)
         self._progress = Progress(phase="started")
         self.run = f"{ctx.current_utc_datetime:%Y%m%dT%H%M%S%f}Z"
@@ -43,6 +76,11 @@ class RunRecord:
         self._entries: list[Entry] = []
         self._opened: list[Wait] = []
         self._closed: list[Wait] = []
+        self._storing: Storing | None = None
+        self._deadline: datetime | None = None
+        self._wait_deadline: datetime | None = None
+        self.pauses: dict[str, int] = {}
+        self.resume_data: dict[str, Any] | None = None
 
     @property
     def is_stored(self) -> bool:
@@ -59,6 +97,9 @@ class RunRecord:
             wait=self._wait,
             waits=self._waits,
             set_aside=self._set_aside,
+            frozen=self._clock.frozen.total_seconds(),
+            pauses=self.pauses,
+            resume_data=self.resume_data,
         )
 
     def restore(self, known: RecordState) -> None:
@@ -69,6 +110,10 @@ class RunRecord:
         self._recorded, self.run = True, known.run
         self._last, self._stored, self._salt = known.last, known.last.number if known.last else 0, known.salt
         self._wait, self._waits, self._set_aside = known.wait, known.waits, known.set_aside
+        self._clock.frozen = timedelta(seconds=known.frozen)
+        self.pauses, self.resume_data = dict(known.pauses), known.resume_data
+        self._deadline = self._of_run(known.progress.deadline)
+        self._wait_deadline = self._of_run(known.wait.deadline) if known.wait is not None else None
         self._entries = [known.last] if known.last is not None else []
         self._opened = [known.wait] if known.wait is not None else []
         self._publish(known.progress)
@@ -84,12 +129,14 @@ class RunRecord:
         """Enter ``phase``. Warnings stay, and so does a decision once there is one."""
         before = self._progress
         taken = decision.shortened() if decision is not None else before.decision
-        said = {"phase": phase, "waiting_for": waiting_for, "deadline": deadline, "decision": taken}
+        self._deadline = deadline
+        said = {"phase": phase, "waiting_for": waiting_for, "deadline": self._real(deadline), "decision": taken}
         self._publish(before.model_copy(update=said))
 
     def extend(self, deadline: datetime) -> None:
         """Say that it waits until another time; all else stays."""
-        self._publish(self._progress.model_copy(update={"deadline": deadline}))
+        self._deadline = deadline
+        self._publish(self._progress.model_copy(update={"deadline": self._real(deadline)}))
 
     def warn(self, warning: str) -> None:
         """Add a warning to the custom status; the oldest one makes room."""
@@ -111,6 +158,61 @@ class RunRecord:
     def data(self, data: dict[str, Any]) -> None:
         """Say what the data attributes are."""
         self._publish(self._progress.model_copy(update={"data": data}))
+
+    def at_step(self, step: str, following: str | None) -> None:
+        """Say at which step of a declared workflow it is, and which one follows."""
+        self._publish(self._progress.model_copy(update={"step": step, "next_step": following}))
+
+    def paused(self, event: PauseEvent) -> None:
+        """Say that the run is paused, and put that on record, without standing still for it."""
+        self._stand_still(event, paused=True, reason=event.reason)
+        self.note("paused", actor=event.by, channel=event.channel, detail=event.clock, comment=event.reason)
+        if self._storing is None:
+            self._storing = self._begin_to_store()
+
+    def resumed(self, event: PauseEvent, moved: timedelta, *, still: PauseEvent | None) -> dict[str, Any] | None:
+        """Say that the run goes on, and that all deadlines have moved; give the data that it goes on with.
+
+        ``still`` is what it is paused by besides.
+        """
+        last = still or event
+        self._stand_still(last, paused=still is not None, reason=last.reason)
+        data = self._kept(event.data)
+        self.note(
+            "resumed",
+            actor=event.by,
+            channel=event.channel,
+            detail=f"{moved.total_seconds():.0f} seconds later" if moved else None,
+            payload=data,
+        )
+        if data is not None:
+            self.resume_data = (self.resume_data or {}) | data
+        progress, signup = self._progress, self._progress.signup
+        if signup is not None and signup.next_reminder is not None:
+            signup = signup.model_copy(update={"next_reminder": signup.next_reminder + moved})
+        said = {"deadline": self._real(self._deadline), "signup": signup, "resume_data": self.resume_data}
+        self._publish(progress.model_copy(update=said))
+        if moved and self._wait is not None and self._wait_deadline is not None:
+            self.extend_wait(self._wait_deadline)
+        return data
+
+    def _stand_still(self, event: PauseEvent, *, paused: bool, reason: str | None) -> None:
+        standing = PauseStanding(
+            number=event.number,
+            paused=paused,
+            by=event.by,
+            at=event.at,
+            reason=reason,
+            frozen_seconds=self._clock.frozen.total_seconds(),
+        )
+        self._publish(self._progress.model_copy(update={"pause": standing}))
+
+    def _kept(self, data: dict[str, Any] | None) -> dict[str, Any] | None:
+        """Return the data of a resume, unless with them there were more than a run keeps."""
+        if data is not None and len(json.dumps((self.resume_data or {}) | data)) > MAX_RESUME_DATA:
+            self.warn("The data of a resume were not kept: with those of before they are too long.")
+            return None
+        return data
 
     def answer(self, verdict: Verdict) -> None:
         """Say what was made of something that was asked; the oldest verdict makes room."""
@@ -183,6 +285,7 @@ class RunRecord:
         if not self._recorded:
             return
         self._waits += 1
+        self._wait_deadline = deadline
         self._wait = Wait(
             instance_id=self._ctx.instance_id,
             run=self.run,
@@ -191,7 +294,7 @@ class RunRecord:
             title=title,
             people=people,
             since=self._now,
-            deadline=deadline.replace(tzinfo=UTC),
+            deadline=self._clock.real(deadline).replace(tzinfo=UTC),
             actions=actions,
             path=path,
             group=group,
@@ -206,7 +309,8 @@ class RunRecord:
     def extend_wait(self, deadline: datetime) -> None:
         """Say that people are waited for until another time."""
         if self._wait is not None:
-            self._replace_wait(deadline=deadline.replace(tzinfo=UTC))
+            self._wait_deadline = deadline
+            self._replace_wait(deadline=self._clock.real(deadline).replace(tzinfo=UTC))
 
     def _replace_wait(self, **said: Any) -> None:
         assert self._wait is not None
@@ -233,8 +337,14 @@ class RunRecord:
 
     def store(self) -> Generator[task.Task[Any], Any]:
         """Put on record what was gathered, and go on only then: nothing takes effect that is not on record."""
+        before, self._storing = self._storing, None
+        for storing in (before, self._begin_to_store()):
+            if storing is not None:
+                self._has_stored((yield storing.task), storing.entries)
+
+    def _begin_to_store(self) -> "Storing | None":
         if self.is_stored:
-            return
+            return None
         batch = RecordBatch(
             shown=tuple(self._shown),
             documents=tuple(self._documents),
@@ -244,11 +354,13 @@ class RunRecord:
         )
         self._shown, self._documents, self._entries, self._opened, self._closed = [], [], [], [], []
         self._publish(self._progress)
-        answer = yield self._ctx.call_activity(record, input=batch.plain(), retry_policy=RECORD)
+        storing: task.Task[Any] = self._ctx.call_activity(record, input=batch.plain(), retry_policy=RECORD)
+        return Storing(storing, self._last.number if self._last is not None else 0)
+
+    def _has_stored(self, answer: Any, entries: int) -> None:
         recorded = Recorded.model_validate(answer)
         self._salt = recorded.salt
-        if self._last is not None:
-            self._stored = self._last.number
+        self._stored = max(self._stored, entries)
         if recorded.refused:
             self.warn("The audit trail in the store is not the run's own any more; verify it.")
         else:
@@ -259,6 +371,12 @@ class RunRecord:
         if self._head is None:
             return outcome.model_dump(mode="json", exclude={"trail": True})
         return outcome.model_copy(update={"trail": self._head}).plain()
+
+    def _real(self, deadline: datetime | None) -> datetime | None:
+        return self._clock.real(deadline) if deadline is not None else None
+
+    def _of_run(self, deadline: datetime | None) -> datetime | None:
+        return self._clock.of_run(deadline.replace(tzinfo=None)) if deadline is not None else None
 
     @property
     def _now(self) -> datetime:

@@ -31,6 +31,7 @@ from contracts.signup import (
 )
 from orchestrators.human_step import ExecutionTimedOut, Finished, Inbox, end_of, out_of_time
 from orchestrators.retries import EFFECT, RECORD
+from orchestrators.run_clock import run_clock
 from orchestrators.run_record import RunRecord
 from orchestrators.verdicts import Verdicts
 
@@ -84,6 +85,7 @@ class _Signup:
     def __init__(self, ctx: task.OrchestrationContext, asked: SignupInput) -> None:
         self._ctx = ctx
         self._asked = asked
+        self._clock = run_clock(ctx)
         self._record = RunRecord(ctx)
         self._verdicts = Verdicts(self._record)
         self._inbox = Inbox(
@@ -96,8 +98,9 @@ class _Signup:
         )
         self._phase = WAITING
         self._standing = SignupStanding()
-        self._deadline = self._now + timedelta(hours=asked.rules.expires_hours)
+        self._deadline = self._clock.now + timedelta(hours=asked.rules.expires_hours)
         self._next_reminder: datetime | None = None
+        self._planned_at = timedelta()
         self._is_known = self._has_moved = False
 
     def run(self, request: dict[str, Any]) -> Turn[dict[str, Any] | None]:
@@ -140,7 +143,7 @@ class _Signup:
             yield from out_of_time(self._record)
             raise
         if arrived is None:
-            yield from self._expire() if self._now >= self._deadline else self._remind()
+            yield from self._expire() if self._clock.now >= self._deadline else self._remind()
         elif isinstance(arrived, Finished):
             yield from self._finished(arrived)
         elif isinstance(arrived, Asking) and not self._verdicts.is_known(arrived):
@@ -270,7 +273,7 @@ class _Signup:
 
     def _remind(self) -> Turn[None]:
         """Send the link again. Reminders that were missed while nothing ran are made up for by one."""
-        if self._is_due(LATE):
+        if self._is_due(LATE) or self._planned_at != self._clock.frozen:
             yield from self._plan(timedelta())  # it may be in the middle of the night by now
             if not self._is_due(timedelta()):
                 return
@@ -282,7 +285,7 @@ class _Signup:
 
     def _is_due(self, since: timedelta) -> bool:
         """Whether a reminder has been due for so long, or longer."""
-        return self._next_reminder is not None and self._now - self._next_reminder >= since
+        return self._next_reminder is not None and self._clock.now - self._next_reminder >= since
 
     def _mail(self, template: SignupTemplate) -> Turn[None]:
         """Send a mail to somebody who has not confirmed, unless too many go there."""
@@ -304,7 +307,7 @@ class _Signup:
             number=self._standing.mails,
             form=self._asked.form,
             generation=self._standing.generation,
-            deadline=self._deadline.replace(tzinfo=UTC),
+            deadline=self._clock.real(self._deadline).replace(tzinfo=UTC),
         )
         self._say()
         self._inbox.watch(self._ctx.call_activity(send_signup_mail, input=mail.plain(), retry_policy=EFFECT), mail)
@@ -360,6 +363,7 @@ class _Signup:
             due = PlannedReminder.model_validate(planned).at.replace(tzinfo=None)
         except task.TaskFailedError:
             self._record.warn("The quiet hours could not be told, so that reminders do not heed them.")
+        due, self._planned_at = self._clock.of_run(due), self._clock.frozen
         self._next_reminder = due if due < self._deadline else None
         self._say()
 
@@ -447,8 +451,8 @@ class _Signup:
 
     def _say(self) -> None:
         """Say in the custom status where it stands."""
-        due = self._next_reminder.replace(tzinfo=UTC) if self._next_reminder is not None else None
-        self._stand(next_reminder=due)
+        due = self._next_reminder
+        self._stand(next_reminder=self._clock.real(due).replace(tzinfo=UTC) if due is not None else None)
         self._record.signup(self._standing)
         is_waiting = self._phase == WAITING
         self._record.enter(self._phase, waiting_for=VERIFY if is_waiting else None, deadline=self._deadline)

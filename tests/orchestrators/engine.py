@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,11 @@ class Engine:
         self.status = control.status
         self.output = control.output
         self.history = control.history
+
+    @property
+    def now(self) -> datetime:
+        """The time of the clock."""
+        return self._control.now
 
     def advance(self, **time: float) -> None:
         """Move the clock, as in ``advance(hours=3)``."""
