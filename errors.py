@@ -2,7 +2,9 @@
 
     CountersignError
     ├── BadRequest              400  not JSON, or an id or a header that cannot be
+    ├── Unauthorized            401  nobody says who he is, or not so that it can be believed
     ├── Forbidden               403  a browser sent it from another site, or this person may not do it
+    │   └── NotPermitted             the caller has not got the permission that it needs
     ├── NotFound                404  no such instance, or it belongs to another workflow
     ├── Conflict                409
     │   ├── AlreadyDecided           somebody else's decision came first
@@ -45,10 +47,26 @@ class BadRequest(CountersignError):
     status, title, slug = 400, "Bad request", "bad-request"
 
 
+class Unauthorized(CountersignError):
+    """Nobody says who he is, or (``is_given``) what was given to show it is not good."""
+
+    status, title, slug = 401, "Unauthorized", "unauthorized"
+
+    def __init__(self, detail: str, *, is_given: bool = True) -> None:
+        super().__init__(detail)
+        self.is_given = is_given
+
+
 class Forbidden(CountersignError):
     """The caller may not do this."""
 
     status, title, slug = 403, "Forbidden", "forbidden"
+
+
+class NotPermitted(Forbidden):
+    """The caller has not got a permission; ``permission`` says which."""
+
+    title, slug = "Not permitted", "not-permitted"
 
 
 class NotFound(CountersignError):

@@ -32,6 +32,13 @@ class Settings(BaseSettings):
         description="Host name and port of the app. Set by Azure and by the local host.",
     )
     website_instance_id: str | None = Field(default=None, description="Set by Azure alone.")
+    website_pod_name: str | None = Field(default=None, description="Set by Azure alone, on its Flex Consumption plan.")
+    container_name: str | None = Field(default=None, description="Set by Azure on its Consumption plan for Linux.")
+    website_site_name: str | None = Field(default=None, description="Set by Azure alone.")
+    website_auth_enabled: str | None = Field(
+        default=None,
+        description="Set by Azure alone: True where App Service Authentication is switched on.",
+    )
     public_url: HttpUrl | None = Field(
         default=None,
         description="The address that people reach the app by, where it is not https://WEBSITE_HOSTNAME.",
@@ -126,6 +133,45 @@ class Settings(BaseSettings):
         le=100,
         allow_inf_nan=False,
         description="How long a decision waits for its verdict before it is answered with 202.",
+    )
+
+    max_pause_days: float = Field(
+        default=7,
+        gt=0,
+        le=365,
+        allow_inf_nan=False,
+        description="How long a run may be paused, in days, where the pause does not say it.",
+    )
+    on_max_pause: Literal["resume", "cancel", "escalate"] = Field(
+        default="escalate",
+        description="What becomes of a run that is paused for longer: it goes on, is cancelled, or the operators are "
+        "mailed every day.",
+    )
+    operators_to: str | None = Field(
+        default=None,
+        pattern=r"\A[^\s@<>()\[\],;:\\\"]+@[^\s@<>()\[\],;:\\\"]*[^\s@<>()\[\],;:\\\".]\z",
+        description="Who is told of runs that are paused for long: one mail address. Without one, INTERVENTIONS_TO.",
+    )
+
+    auth: Literal["entra", "easyauth", "keys", "dev"] | None = Field(
+        default=None,
+        description="How callers are known: by tokens of Microsoft Entra ID (or another issuer), by App Service "
+        "Authentication, by keys that the app has made, or not at all (dev: the default, and not on Azure).",
+    )
+    auth_issuer: str | None = Field(
+        default=None,
+        max_length=1000,
+        description="For AUTH=entra: whose tokens count, written as in their claim iss.",
+    )
+    auth_audience: str | None = Field(
+        default=None,
+        max_length=4000,
+        description="For AUTH=entra: for whom a token is made that counts (its claim aud); several with commas.",
+    )
+    auth_jwks_url: str | None = Field(
+        default=None,
+        max_length=1000,
+        description="For AUTH=entra: where the issuer's keys are, if not where it says itself.",
     )
 
     mail: Literal["folder", "smtp", "acs"] = Field(
@@ -226,8 +272,23 @@ class Settings(BaseSettings):
 
     @property
     def is_on_azure(self) -> bool:
-        """Whether the app runs on Azure, and not on somebody's machine."""
-        return self.website_instance_id is not None
+        """Whether the app runs on Azure, and not on somebody's machine.
+
+        As Azure's own host knows it (``EnvironmentExtensions``): its plans do not all set the same variable. The name
+        of a container alone can stand on any machine.
+        """
+        in_container = self.container_name is not None and self.website_site_name is not None
+        return self.website_instance_id is not None or self.website_pod_name is not None or in_container
+
+    @property
+    def signs_people_in(self) -> bool:
+        """Whether App Service Authentication stands before the app."""
+        return self.is_on_azure and (self.website_auth_enabled or "").strip().lower() == "true"
+
+    @property
+    def operators(self) -> str:
+        """Who is told of runs that are paused for long."""
+        return self.operators_to or self.interventions_to
 
     @property
     def audit_keys(self) -> list[str]:

@@ -14,7 +14,7 @@ def place_order(_context: ActivityContext, request: dict[str, Any]) -> dict[str,
     Raises ``OSError`` when the order desk cannot be reached.
     """
     effect = OrderEffect.model_validate(request)
-    get_order_desk().place(effect.reference, effect.order)
+    get_order_desk().place(effect.reference, effect.order, effect.resume_data)
     return {"order_id": effect.order.order_id, "order_placed": True}
 
 

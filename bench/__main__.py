@@ -13,12 +13,14 @@ def main() -> None:
     """Measure all, and print the table as Markdown."""
     parser = argparse.ArgumentParser("python -m bench", description=main.__doc__)
     parser.add_argument("--waiting", type=int, default=10_000, help="how many approvals wait (default: 10,000)")
-    waiting = parser.parse_args().waiting
+    parser.add_argument("--paused", type=int, default=3_000, help="how many are paused (default: 3,000)")
+    asked = parser.parse_args()
     print(describe(), end="\n\n| What | Figure |\n| --- | --- |\n", flush=True)
     with tempfile.TemporaryDirectory(dir=ROOT, prefix=".bench-") as folder:
         _purchase_orders(Path(folder) / "orders")
         _sign_ups(Path(folder) / "sign-ups")
-        _waiting(Path(folder) / "waiting", waiting)
+        _waiting(Path(folder) / "waiting", asked.waiting)
+        _paused(Path(folder) / "paused", asked.paused)
         _killed(Path(folder) / "killed", 1000)
     _hubs()
 
@@ -75,6 +77,25 @@ def _waiting(folder: Path, count: int) -> None:
         _row(f"a page of 50 among {count:,} open waits", _times(host.drive("pages", count=200)))
         host.kill()
         _row(f"ready again after kill -9 with {count:,} waiting", f"{host.start():.2f} s")
+    finally:
+        host.stop()
+
+
+def _paused(folder: Path, count: int) -> None:
+    host = Host(folder)
+    host.start()
+    try:
+        instances = host.drive("fill", count=count, at_once=32)["instances"]
+        paused = host.drive("pause_all", instances=instances, at_once=32)
+        _row(f"{count:,} paused, 32 at a time", f"{count / paused['seconds']:.0f} a second")
+        host.drive("round_trips", count=50)
+        some = host.drive("pause_and_resume", instances=instances[:: count // 200])
+        _row(f"one of {count:,} paused is resumed", _times(some["resumed"]))
+        _row("the same one is paused", _times(some["paused"]))
+        _row(f"a page of 50 among {count:,} paused", _times(host.drive("paused_pages", count=200)))
+        _row(f"memory and disk with {count:,} paused", f"{host.memory():.0f} MB, {host.disk():.0f} MB")
+        host.kill()
+        _row(f"ready again after kill -9 with {count:,} paused", f"{host.start():.2f} s")
     finally:
         host.stop()
 

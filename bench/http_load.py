@@ -52,6 +52,16 @@ class Client:
         status, answer = self.call("POST", f"/signal-approval/{instance}", body)
         assert status == 200, answer
 
+    def pause(self, instance: str) -> None:
+        """Pause it."""
+        status, answer = self.call("POST", f"/api/v1/executions/{instance}/pause", {"reason": "Measured"})
+        assert (status, answer.get("status")) == (200, "paused"), answer
+
+    def resume(self, instance: str) -> None:
+        """Resume it."""
+        status, answer = self.call("POST", f"/api/v1/executions/{instance}/resume", {"resume_data": {"seen": True}})
+        assert status == 200, answer
+
     def sign_up(self, name: str) -> None:
         """Start a sign-up, and look until its mail is out."""
         _, answer = self.call("POST", f"/signup/submit?username={name}&email={name}@example.com")
@@ -148,6 +158,43 @@ def pages(client: Client, count: int) -> dict[str, float]:
         before = time.perf_counter()
         found = client.call("GET", f"/api/waits?limit=50&continuation={continuation}")[1]
         times.append(time.perf_counter() - before)
+        continuation = found["continuation"] or ""
+    return {"p50_ms": median(times) * 1000, "p99_ms": quantiles(times, n=100)[98] * 1000}
+
+
+def pause_all(client: Client, instances: list[str], at_once: int) -> dict[str, float]:
+    """Pause many, some at a time."""
+    before = time.perf_counter()
+    with ThreadPoolExecutor(at_once) as pool:
+        list(pool.map(client.pause, instances))
+    return {"seconds": time.perf_counter() - before}
+
+
+def pause_and_resume(client: Client, instances: list[str]) -> dict[str, dict[str, float]]:
+    """Resume and pause again, one after another, among many that are paused. Gives the times of both."""
+    paused, resumed = [], []
+    for instance in instances:
+        before = time.perf_counter()
+        client.resume(instance)
+        between = time.perf_counter()
+        client.pause(instance)
+        resumed.append(between - before)
+        paused.append(time.perf_counter() - between)
+    return {
+        what: {"p50_ms": median(times) * 1000, "p99_ms": quantiles(times, n=100)[98] * 1000}
+        for what, times in (("paused", paused), ("resumed", resumed))
+    }
+
+
+def paused_pages(client: Client, count: int) -> dict[str, float]:
+    """Read pages of 50 paused executions, one after another; from the start again at the end of the list."""
+    times = []
+    continuation = ""
+    for _ in range(count):
+        before = time.perf_counter()
+        found = client.call("GET", f"/api/v1/executions/paused?limit=50&continuation={continuation}")[1]
+        times.append(time.perf_counter() - before)
+        assert found["count"] == len(found["executions"]) > 0, found
         continuation = found["continuation"] or ""
     return {"p50_ms": median(times) * 1000, "p99_ms": quantiles(times, n=100)[98] * 1000}
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, override
 
 from pydantic import (
     AfterValidator,
@@ -12,12 +12,14 @@ from pydantic import (
     BeforeValidator,
     Field,
     JsonValue,
+    SerializerFunctionWrapHandler,
     TypeAdapter,
     ValidationError,
+    model_serializer,
     model_validator,
 )
 
-from contracts.audit import RunStamp, TrailHead
+from contracts.audit import RunStamp
 from contracts.base import (
     MAX_PEOPLE,
     YEAR_IN_HOURS,
@@ -34,6 +36,7 @@ from contracts.base import (
 )
 from contracts.form import Answers
 from contracts.human_step import Asking, FromLink
+from contracts.outcome import Outcome
 from contracts.people import Person, Reminders
 from contracts.shown import Content, Details
 from contracts.start import Keyed
@@ -188,7 +191,7 @@ class ApprovalRequest(Content):
                     "an approver has the name of the requester: give requester_email to tell them apart, "
                     "or set allow_self_approval"
                 )
-        others = sum(not self.is_requester(person.email) for person in group.approvers)
+        others = sum(not self.is_own(person.email) for person in group.approvers)
         needed = group.policy.quorum if isinstance(group.policy, Quorum) else 1
         if others < needed:
             raise ValueError(
@@ -215,6 +218,10 @@ class ApprovalRequest(Content):
         own = (self.requester, self.requester_email, *self._requester_parts)
         return same_person(who) in [same_person(each) for each in own if each]
 
+    def is_own(self, who: str) -> bool:
+        """Whether a request is this person's own, on which they do not decide unless it says so."""
+        return self.is_requester(who)
+
     @property
     def _requester_parts(self) -> tuple[str | None, str | None]:
         return _name_and_address(self.requester)
@@ -233,6 +240,17 @@ class ApprovalInput(Keyed, ApprovalRequest):
 
     mailbox: PlainAddress | None = None
     carried: dict[str, JsonValue] | None = None
+
+    @property
+    def is_for_another(self) -> bool:
+        """Whether somebody started it for the requester."""
+        return self.started_by is not None and not self.is_requester(self.started_by)
+
+    @override
+    def is_own(self, who: str) -> bool:
+        """Whether it is this person's own: the requester's, or also theirs who started it for the requester."""
+        started = self.started_by is not None and same_person(who) == same_person(self.started_by)
+        return started or self.is_requester(who)
 
 
 class StartApproval(ApprovalRequest):
@@ -315,10 +333,29 @@ class Reminder(Command):
     approver: Who | None = None
 
 
+class ResumeApproval(Contract):
+    """The data with which a run is resumed that waits for a decision: a vote, which has to be said outright."""
+
+    approved: bool
+    approver: Who
+    comments: Comment | None = None
+    answers: Answers | None = None
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> Self:
+        if self.answers is not None and not self.approved:
+            raise ValueError("answers belong to an approval")
+        return self
+
+
+# In the events, ``sent_by`` is who sent it on behalf of the person who is named; null where that person did.
+
+
 class VoteEvent(Vote):
     """The payload of the event ``decision``."""
 
     channel: Door | None = None
+    sent_by: Who | None = None
     link: FromLink | None = None
 
 
@@ -333,24 +370,28 @@ class WithdrawEvent(Withdrawal):
     """The payload of the event ``withdraw``."""
 
     channel: Door | None = None
+    sent_by: Who | None = None
 
 
 class ExtendEvent(Extension):
     """The payload of the event ``extend``."""
 
     channel: Door | None = None
+    sent_by: Who | None = None
 
 
 class ReviseEvent(Revision):
     """The payload of the event ``revise``."""
 
     channel: Door | None = None
+    sent_by: Who | None = None
 
 
 class RemindEvent(Reminder):
     """The payload of the event ``remind``."""
 
     channel: Door | None = None
+    sent_by: Who | None = None
 
 
 type ApprovalEvent = VoteEvent | DelegateEvent | WithdrawEvent | ExtendEvent | ReviseEvent | RemindEvent
@@ -379,7 +420,10 @@ Refusal = Literal[
 
 
 class CastVote(Contract):
-    """A vote as it counted at the end: by whom, for whom it was, and what was said with it."""
+    """A vote as it counted at the end: by whom, for whom it was, and what was said with it.
+
+    ``sent_by`` is an administrator who sent it on behalf of ``by``; in JSON it is there for such a vote alone.
+    """
 
     by: Who
     on_behalf_of: Who | None = None
@@ -388,9 +432,24 @@ class CastVote(Contract):
     answers: Answers | None = None
     at: Timestamp
     channel: Literal["api", "link", "event"]
+    sent_by: Who | None = None
+
+    @property
+    def doer(self) -> dict[str, str | None]:
+        """Who did it for whom, as the trail says it."""
+        if self.sent_by is not None:
+            return {"actor": self.sent_by, "on_behalf_of": self.by}
+        return {"actor": self.by, "on_behalf_of": self.on_behalf_of}
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        said: dict[str, Any] = handler(self)
+        if self.sent_by is None:  # in the outcomes of runs of before there is no such thing
+            del said["sent_by"]
+        return said
 
 
-class ApprovalOutcome(Contract):
+class ApprovalOutcome(Outcome):
     """The output of the run.
 
     ``approver``, ``comments`` and ``decided_at`` are those of the vote that decided it; all are null when none did.
@@ -406,7 +465,6 @@ class ApprovalOutcome(Contract):
     decided_at: Timestamp | None = None
     rounds: int = 1
     votes: Annotated[tuple[CastVote, ...], Field(strict=False)] = ()
-    trail: TrailHead | None = None
 
 
 class Callback(Contract):

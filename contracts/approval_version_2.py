@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from contracts.audit import TrailHead
 from contracts.base import MAX_PEOPLE, Address, Comment, Contract, DecisionId, HoursNumber, Line, Name, Timestamp
+from contracts.outcome import Outcome
 
 
 class ApprovalInput(Contract):
@@ -30,7 +30,7 @@ class DecisionEvent(Contract):
     channel: Literal["api", "link"] | None = None
 
 
-class ApprovalOutcome(Contract):
+class ApprovalOutcome(Outcome):
     """The output of the run. ``status`` is ``Approved``, ``Rejected`` or ``Timeout``."""
 
     status: Literal["Approved", "Rejected", "Timeout"]
@@ -39,4 +39,3 @@ class ApprovalOutcome(Contract):
     approver: Name | None = None
     comments: Comment | None = None
     decided_at: Timestamp | None = None
-    trail: TrailHead | None = None

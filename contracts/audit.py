@@ -59,6 +59,8 @@ Action = Literal[
     "reminders_stopped",
     "paused",
     "resumed",
+    "passed",
+    "answered",
     "account_created",
     "account_refused",
     "expired",

@@ -1,11 +1,11 @@
 """A guarded call: what is called, how it is tried again, what people may do when it has failed, and what comes out."""
 
 import re
+from collections.abc import Set
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, AliasChoices, Field, JsonValue, StringConstraints, model_validator
 
-from contracts.audit import TrailHead
 from contracts.base import (
     MAX_PEOPLE,
     YEAR_IN_HOURS,
@@ -22,6 +22,7 @@ from contracts.base import (
 )
 from contracts.form import Form, json_text
 from contracts.human_step import Asking, FromLink
+from contracts.outcome import Outcome
 from contracts.people import Every, Person, Reminders
 from contracts.start import Keyed
 
@@ -263,6 +264,8 @@ class FailCommand(GateCommand):
 
 Door = Literal["api", "link"]
 
+# In the events, ``sent_by`` is who sent it on behalf of ``by``; null where that person did.
+
 
 class RetryEvent(RetryCommand):
     """The payload of the event ``retry``."""
@@ -270,6 +273,7 @@ class RetryEvent(RetryCommand):
     action: Literal["retry"] = "retry"
     channel: Door | None = None
     link: FromLink | None = None
+    sent_by: Who | None = None
 
 
 class EditEvent(GateCommand):
@@ -279,6 +283,7 @@ class EditEvent(GateCommand):
     action: Literal["edit"] = "edit"
     channel: Door | None = None
     link: FromLink | None = None
+    sent_by: Who | None = None
 
 
 class SkipEvent(SkipCommand):
@@ -287,6 +292,7 @@ class SkipEvent(SkipCommand):
     action: Literal["skip"] = "skip"
     channel: Door | None = None
     link: FromLink | None = None
+    sent_by: Who | None = None
 
 
 class FailEvent(FailCommand):
@@ -295,6 +301,7 @@ class FailEvent(FailCommand):
     action: Literal["fail"] = "fail"
     channel: Door | None = None
     link: FromLink | None = None
+    sent_by: Who | None = None
 
 
 # The action is in what is asked, so that one id with two actions is seen.
@@ -329,14 +336,36 @@ class ResolveInterventions(Contract):
 
     @model_validator(mode="after")
     def _says_one_thing(self) -> Self:
-        if ("body" in self.model_fields_set) != (self.action == "edit"):
-            raise ValueError("action 'edit' and body need each other")
-        if "result" in self.model_fields_set and self.action != "skip":
-            raise ValueError("result is for action 'skip'")
+        _check_action(self.action, self.model_fields_set)
         return self
 
 
-class GuardedCallOutcome(Contract):
+class ResumeGuardedCall(Contract):
+    """The data with which a run is resumed that waits for a person: what is done at its gate. ``body`` is for ``edit``,
+    ``result`` for ``skip``."""
+
+    action: Literal["retry", "edit", "skip", "fail"]
+    by: Who
+    reason: Annotated[Comment, StringConstraints(min_length=1)]
+    body: ShortJson = None
+    result: ShortJson = None
+    gate: Annotated[int, Field(ge=1, le=1_000)] | None = None
+    fingerprint: Fingerprint | None = None
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> Self:
+        _check_action(self.action, self.model_fields_set)
+        return self
+
+
+def _check_action(action: str, given: Set[str]) -> None:
+    if ("body" in given) != (action == "edit"):
+        raise ValueError("action 'edit' and body need each other")
+    if "result" in given and action != "skip":
+        raise ValueError("result is for action 'skip'")
+
+
+class GuardedCallOutcome(Outcome):
     """The output of a run that did not fail.
 
     ``result`` is what the call gave, or what was put in its place. ``by`` and ``reason`` are of who acted last, if
@@ -349,7 +378,6 @@ class GuardedCallOutcome(Contract):
     operator_retries: int
     by: Who | None = None
     reason: Comment | None = None
-    trail: TrailHead | None = None
 
 
 _SHOWN_HEADERS = ("accept", "accept-language", "content-type", "user-agent", "x-request-id", "x-correlation-id")

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
@@ -9,6 +10,7 @@ from pydantic import Field, JsonValue, model_serializer, model_validator
 
 from contracts.audit import RunStamp, TrailHead, digest_of
 from contracts.base import Comment, Contract, DecisionId, Timestamp, Who, same_person
+from contracts.pause import PauseClock
 
 MAX_WARNINGS = 5
 SHOWN_COMMENT = 200
@@ -172,9 +174,9 @@ class SignupStanding(Contract):
 
 class PauseStanding(Contract):
     """What a run knows of its pauses: who paused it last, when and why; whether it still is paused, and how long its
-    clock has been frozen in all.
+    clock has been frozen in all (``clock`` is what this pause does to it).
 
-    ``number`` is that of the last pause, of this run or of the one that called it.
+    ``number`` is that of its own last pause, 0 where only the runs that called it were paused.
     """
 
     number: int
@@ -182,6 +184,7 @@ class PauseStanding(Contract):
     by: Who
     at: Timestamp
     reason: str | None = None
+    clock: PauseClock = "freeze"
     frozen_seconds: float = 0
 
 
@@ -214,6 +217,16 @@ class Progress(Contract):
     pause: PauseStanding | None = None
     resume_data: dict[str, JsonValue] | None = None
 
+    @property
+    def frozen(self) -> timedelta:
+        """How long its clock has stood still, by which its deadline was moved."""
+        return timedelta(seconds=self.pause.frozen_seconds if self.pause is not None else 0)
+
+    def judged_at(self, now: datetime) -> datetime:
+        """Return the time by which its deadline is judged: now, or since when its clock stands still."""
+        pause = self.pause
+        return pause.at if pause is not None and pause.paused and pause.clock == "freeze" else now
+
     def fitting(self) -> "Progress":
         """The same with as much of the long texts as a custom status can hold."""
         progress = self
@@ -231,13 +244,23 @@ def _comment_of(progress: Progress, length: int) -> dict[str, Any]:
     return {"decision": decision.model_copy(update={"comments": decision.comments[:length] or None})}
 
 
+def _pause_of(progress: Progress, length: int) -> dict[str, Any]:
+    pause = progress.pause
+    if pause is None:
+        return {}
+    reason = pause.reason[:length] if pause.reason is not None else ""
+    return {"pause": pause.model_copy(update={"reason": reason or None, "by": pause.by[: max(length, 20)]})}
+
+
 _SHORTER: tuple[Callable[[Progress], dict[str, Any]], ...] = (
     lambda progress: {"warnings": progress.warnings[-2:]},
     lambda _: {"resume_data": None},
     lambda progress: {"standing": progress.standing and progress.standing.model_copy(update={"mail_failed": ()})},
     lambda progress: _comment_of(progress, 50),
+    lambda progress: _pause_of(progress, 50),
     lambda progress: {"verdicts": progress.verdicts[-20:]},
     lambda progress: {"warnings": progress.warnings[:0]},
     lambda progress: _comment_of(progress, 0),
+    lambda progress: _pause_of(progress, 0),
 )
 """What is left out of a custom status that is too long, in this order."""

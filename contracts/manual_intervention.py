@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, JsonValue, model_validator
 
-from contracts.base import Contract, InstanceId, Line
+from contracts.base import Contract, InstanceId, Line, Who
 from contracts.human_step import Asking
 from contracts.start import Limited, StartOptions
 
@@ -117,10 +117,12 @@ class Message(Contract):
 
 
 class Publication(Asking):
-    """The event ``publish``: messages that come at once, and are taken or refused as one."""
+    """The event ``publish``: messages that come at once, and are taken or refused as one. ``sent_by`` is who sent
+    them, where that is known."""
 
     messages: Annotated[tuple[Message, ...], Field(strict=False, min_length=1, max_length=MAX_MESSAGES)]
     channel: Literal["api"] | None = None
+    sent_by: Who | None = None
 
 
 class _OnChannel(Publication):
@@ -160,6 +162,26 @@ class OnExecuteRpc(Publication):
     def _messages(cls, payload: Any) -> Any:
         call = RemoteCall.model_validate(decoded(payload))
         return {"messages": [{"channel": each.channel_name, "value": each.value} for each in call.messages]}
+
+
+class ResumeManualIntervention(Contract):
+    """The data with which a run is resumed: that the call is retried or skipped, or what it answers."""
+
+    action: Literal["retry", "skip"] | None = None
+    command: Value = None
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> Self:
+        if (self.action is None) == ("command" not in self.model_fields_set):
+            raise ValueError("give action or command, one of them")
+        return self
+
+    @property
+    def message(self) -> Message:
+        """What is sent to the run."""
+        if self.action is None:
+            return Message(channel=COMMAND, value=self.command)
+        return Message(channel=RETRY if self.action == "retry" else SKIP)
 
 
 class StartManualIntervention(StartOptions):

@@ -1,12 +1,14 @@
 """Pausing: what a run is told when it is paused, and when it goes on."""
 
 import json
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, JsonValue, StringConstraints
 
 from contracts.audit import Channel
 from contracts.base import Contract, Timestamp, Who
+from contracts.form import json_text
 
 PAUSING = "pausing"
 """The event that tells a run to stand still, or to go on."""
@@ -18,7 +20,8 @@ PauseClock = Literal["freeze", "run"]
 """What becomes of the times of a run while it is paused: all move by the length of the pause, or none does."""
 
 
-def _not_too_long(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+def _can_be_kept(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    json_text(value)  # it stands in a status, in the records, and in what activities get
     if len(json.dumps(value)) > MAX_RESUME_DATA:
         raise ValueError(f"the data of a resume have at most {MAX_RESUME_DATA:,} characters of JSON")
     return value
@@ -30,8 +33,15 @@ Reason = Annotated[
     Field(description="why, in up to 255 characters"),
 ]
 ResumeData = Annotated[
-    dict[Annotated[str, StringConstraints(max_length=100)], JsonValue], AfterValidator(_not_too_long)
+    dict[Annotated[str, StringConstraints(max_length=100)], JsonValue], AfterValidator(_can_be_kept)
 ]
+
+
+def _in_utc(value: datetime) -> datetime:
+    try:
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("no clock tells this time") from None
 
 
 class PauseEvent(Contract):
@@ -45,7 +55,7 @@ class PauseEvent(Contract):
     action: Literal["pause", "resume"]
     source: Annotated[str, StringConstraints(min_length=1, max_length=1000)]
     number: Annotated[int, Field(ge=1, le=1_000_000)]
-    at: Timestamp
+    at: Annotated[Timestamp, AfterValidator(_in_utc)]
     by: Who
     reason: Reason | None = None
     clock: PauseClock = "freeze"

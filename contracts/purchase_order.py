@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from contracts.audit import RunStamp, TrailHead
+from contracts.audit import RunStamp
 from contracts.base import (
     MAX_PEOPLE,
     YEAR_IN_HOURS,
@@ -17,7 +17,10 @@ from contracts.base import (
     Line,
     Name,
     Timestamp,
+    Who,
 )
+from contracts.outcome import Outcome
+from contracts.pause import ResumeData
 from contracts.start import Limited
 
 Seconds = Annotated[float, Field(gt=0, le=YEAR_IN_HOURS * 3600, allow_inf_nan=False)]
@@ -58,12 +61,13 @@ class PurchaseOrderInput(Limited):
 class OrderEffect(Contract):
     """What placing and cancelling take: the order, and the instance and its run that it belongs to.
 
-    An input from before runs were told apart has no ``run``.
+    An input from before runs were told apart has no ``run``. ``resume_data`` are what the run was resumed with.
     """
 
     instance_id: str
     run: RunStamp | None = None
     order: PurchaseOrder
+    resume_data: ResumeData | None = None
 
     @property
     def reference(self) -> str:
@@ -74,19 +78,34 @@ class OrderEffect(Contract):
 class OrderDecision(Contract):
     """The body of ``POST /signal-approval/{instance_id}``."""
 
-    approver_name: Name
+    approver_name: Who
     approved: bool
     comments: Comment | None = None
     decision_id: DecisionId | None = None
 
 
+MAX_APPROVER = 100
+"""Characters of the name of an approver in the event; runs of before set a longer one aside."""
+
+
+class ResumePurchaseOrder(Contract):
+    """The data with which an order is resumed that waits for a decision, which has to be said outright."""
+
+    approved: bool
+    approver: Who
+    comments: Comment | None = None
+
+
 class ApprovalEvent(OrderDecision):
-    """The payload of ``approval_event``. ``channel`` is the door of the app that it came in by; null for others."""
+    """The payload of ``approval_event``. ``channel`` is the door of the app that it came in by; null for others.
+    ``sent_by`` is who sent it on behalf of ``approver_name``; null where they did so themselves."""
 
+    approver_name: Name
     channel: Literal["api", "link"] | None = None
+    sent_by: Who | None = None
 
 
-class PurchaseOrderOutcome(Contract):
+class PurchaseOrderOutcome(Outcome):
     """The output of the run. ``status`` is one of ``Auto-Approved``, ``Approved by X``, ``Rejected by X`` and
     ``Cancelled due to timeout``."""
 
@@ -95,4 +114,3 @@ class PurchaseOrderOutcome(Contract):
     approver_name: Name | None = None
     comments: Comment | None = None
     decided_at: Timestamp | None = None
-    trail: TrailHead | None = None

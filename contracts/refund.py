@@ -15,7 +15,6 @@ from pydantic import (
     model_validator,
 )
 
-from contracts.audit import TrailHead
 from contracts.base import (
     MAX_PEOPLE,
     Comment,
@@ -31,6 +30,7 @@ from contracts.form import json_text
 from contracts.guarded_call import Retry
 from contracts.human_step import Asking
 from contracts.manual_intervention import RemoteCall, decoded
+from contracts.outcome import Outcome
 from contracts.people import Person
 from contracts.start import Keyed, StartOptions
 
@@ -143,10 +143,20 @@ class ReadyCommand(Asking):
     comments: Comment | None = None
 
 
+class ResumeRefund(Contract):
+    """The data with which a refund is resumed that waits to be ready."""
+
+    action: Literal["ready"]
+    by: Who | None = None
+    comments: Comment | None = None
+
+
 class ReadyEvent(ReadyCommand):
-    """The payload of ``Ready``. Any other payload, or none, counts as one that says nothing."""
+    """The payload of ``Ready``. Any other payload, or none, counts as one that says nothing. ``sent_by`` is who sent it
+    on behalf of ``by``; null where they did so themselves."""
 
     channel: Literal["api"] | None = None
+    sent_by: Who | None = None
 
     @model_validator(mode="wrap")
     @classmethod
@@ -170,10 +180,11 @@ class ReadyByRpc(ReadyEvent):
 
 
 class SwapEvent(Asking):
-    """The payload of ``swap``: the new value of the data attribute."""
+    """The payload of ``swap``: the new value of the data attribute, and who sent it, where that is known."""
 
     data: Data
     channel: Literal["api"] | None = None
+    sent_by: Who | None = None
 
 
 class MadeCall(Contract):
@@ -184,13 +195,12 @@ class MadeCall(Contract):
     state: Literal["under_way", "succeeded", "skipped", "failed"] = "under_way"
 
 
-class RefundOutcome(Contract):
+class RefundOutcome(Outcome):
     """The output of a run that did not fail. ``data`` is the data attribute at the end, ``refund`` what API 1 gave."""
 
     status: Literal["Refunded", "Expired"]
     data: JsonValue = None
     refund: JsonValue = None
-    trail: TrailHead | None = None
 
 
 def fitting(result: JsonValue) -> JsonValue:

@@ -6,10 +6,11 @@ from typing import Annotated, Literal
 from email_validator import EmailNotValidError, validate_email
 from pydantic import AfterValidator, Field, StringConstraints
 
-from contracts.audit import Digest, RunStamp, TrailHead
-from contracts.base import Contract, Hours, Name, PlainAddress, Timestamp
+from contracts.audit import Digest, RunStamp
+from contracts.base import Contract, Hours, Name, PlainAddress, Timestamp, Who
 from contracts.carried import Moment, RecordState
 from contracts.human_step import Asking, SignupStanding, Verdict
+from contracts.outcome import Outcome
 from contracts.start import Limited, StartOptions
 
 ID_PREFIX = "signup-"
@@ -109,6 +110,13 @@ class VerifySignup(Contract):
     source: Source = "api"
 
 
+class ResumeSignup(Contract):
+    """The data with which a sign-up is resumed: that it is verified."""
+
+    action: Literal["verify"]
+    source: Source = "api"
+
+
 class DescribeSignup(Contract):
     """The parameters of ``/signup/describe``."""
 
@@ -161,7 +169,8 @@ class SignupInput(Limited):
 class SignupClaims(Contract):
     """What a link in a mail says, and is bound to: a run, its address (as a pseudonym), and which mails are good.
 
-    ``generation`` is a number that grows when a newer mail makes the older ones dead. ``until`` is when it expires.
+    ``generation`` is a number that grows when a newer mail makes the older ones dead. ``until`` is when it expires,
+    unless the clock of the run stood still since.
     """
 
     instance_id: str
@@ -184,11 +193,13 @@ class FromSignupMail(Contract):
 
 
 class VerifyEvent(Asking):
-    """The payload of ``verify``. Without ``link``, who raises it vouches for the address."""
+    """The payload of ``verify``. Without ``link``, who raises it vouches for the address: ``sent_by``, where that is
+    known."""
 
     source: Source
     link: FromSignupMail | None = None
     channel: Literal["api", "link", "page"] | None = None
+    sent_by: Who | None = None
 
 
 class ResendEvent(Asking):
@@ -220,7 +231,8 @@ class SignupMail(Contract):
 
     The mail that verifies has a link and a code, a reminder also a link that stops reminders. Both go to an address
     that nobody has confirmed, so that they repeat nothing that somebody typed but the user name. ``signup_known`` says
-    that the address has an account already.
+    that the address has an account already. ``until`` is the deadline without the time that the run's clock stood
+    still: it is in all links and codes of a run, which are good for longer then. Runs of before do not say it.
     """
 
     template: SignupTemplate
@@ -230,6 +242,7 @@ class SignupMail(Contract):
     form: SignupForm
     generation: Annotated[int, Field(ge=1)]
     deadline: Timestamp
+    until: Timestamp | None = None
 
 
 class SentSignupMail(Contract):
@@ -277,10 +290,9 @@ class ErasedSignup(Contract):
     run: RunStamp
 
 
-class SignupOutcome(Contract):
+class SignupOutcome(Outcome):
     """The output. ``done``: verified, from ``source``; ``address_taken``: verified, but the address has got another
     account meanwhile; ``expired``: nobody verified it."""
 
     status: Literal["done", "address_taken", "expired"]
     source: Source | None = None
-    trail: TrailHead | None = None

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from contracts.base import Contract, DecisionId, Seconds, Timestamp
+from contracts.base import Contract, DecisionId, Seconds, Timestamp, Who
 
 IdReusePolicy = Literal[
     "ALLOW_IF_NO_RUNNING", "ALLOW_IF_PREVIOUS_EXITS_ABNORMALLY", "DISALLOW_REUSE", "ALLOW_TERMINATE_IF_RUNNING"
@@ -46,9 +46,11 @@ class StartOptions(Contract):
 
 
 class Limited(Contract):
-    """What the durable inputs of all workflows have: after so many seconds the run has taken too long."""
+    """What the durable inputs of all workflows have: after so many seconds the run has taken too long, and who started
+    it, by the name that the API knows them by; null where nobody was asked who they are."""
 
     execution_timeout: Seconds | None = None
+    started_by: Who | None = None
 
 
 class Keyed(Limited):

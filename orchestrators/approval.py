@@ -26,7 +26,7 @@ from contracts.base import MAX_PEOPLE, YEAR_IN_HOURS, as_utc_text, same_person
 from contracts.carried import ApprovalState
 from contracts.human_step import Asking, Decision
 from contracts.people import Every, Person
-from orchestrators.approval_desk import DECISION, Desk, MailTemplate, Turn
+from orchestrators.approval_desk import DECISION, Desk, MailTemplate, Turn, doer_of
 from orchestrators.approval_outcome import Ending, deciding_vote, outcome_of
 from orchestrators.approval_version_2 import approval_version_2
 from orchestrators.ballot import Ballot
@@ -34,8 +34,6 @@ from orchestrators.human_step import EXECUTION_TIMED_OUT, ExecutionTimedOut, Fin
 from orchestrators.retries import CALLBACK
 from orchestrators.run_clock import run_clock
 
-API = "(API)"
-"""Who asks for a reminder and does not say who it is."""
 REVISED = dict.fromkeys(("item", "title", "description", "details"), True)
 """The fields that a requester can change."""
 BEGIN_ANEW_AFTER = 30
@@ -100,8 +98,14 @@ class _Approval:
             return (yield from self._go_on())
         self._desk.record.enter("requesting_approval", waiting_for=DECISION, deadline=self._desk.deadline)
         self._stand()
-        actor = self._asked.requester
-        self._desk.record.note("started", after="requesting_approval", actor=actor, channel="api", payload=request)
+        self._desk.record.note(
+            "started",
+            after="requesting_approval",
+            actor=self._asked.started_by or self._asked.requester,
+            on_behalf_of=self._asked.requester if self._asked.is_for_another else None,
+            channel="api",
+            payload=request,
+        )
         return (yield from self._go_on())
 
     def _go_on(self) -> Turn[dict[str, Any]]:
@@ -239,7 +243,8 @@ class _Approval:
         return None
 
     def _vote(self, event: VoteEvent, ballot: Ballot) -> Turn[Ending | None]:
-        refusal = self._desk.why_not_by(event.link) or ballot.may_vote(event.approver) or self._why_not(event, ballot)
+        refusal = self._desk.why_not_by(event.link) or self._why_not_sent_by(event.sent_by)
+        refusal = refusal or ballot.may_vote(event.approver) or self._why_not(event, ballot)
         if refusal is None and event.choice == "approve" and self._desk.shown.content.form is not None:
             given = {"form": self._desk.shown.content.form, "answers": event.answers or {}}
             try:
@@ -260,12 +265,12 @@ class _Approval:
             answers=event.answers,
             at=self._now.replace(tzinfo=UTC),
             channel=event.channel or "event",
+            sent_by=event.sent_by,
         )
         ballot.cast(vote.model_copy(update={"comments": vote.comments and vote.comments[:KEPT_COMMENT]}))
         self._note(
             "voted",
-            actor=vote.by,
-            on_behalf_of=vote.on_behalf_of,
+            **vote.doer,
             channel=vote.channel,
             detail=vote.vote,
             comment=event.comments,
@@ -304,12 +309,12 @@ class _Approval:
 
     def _by_requester(self, event: WithdrawEvent | ExtendEvent) -> Turn[Ending | None]:
         """Withdraw the request, or move its deadline on."""
-        if not self._asked.is_requester(event.by):
+        if not self._asked.is_own(event.by):
             yield from self._refuse(event, "not_requester")
             return None
         channel = event.channel or "event"
         if isinstance(event, WithdrawEvent):
-            self._note("withdrawn", after="withdrawn", actor=event.by, channel=channel, comment=event.comments)
+            self._note("withdrawn", after="withdrawn", **doer_of(event), channel=channel, comment=event.comments)
             self._desk.verdicts.answer(event)
             self._why_withdrawn = event.comments
             return "withdrawn"
@@ -322,7 +327,7 @@ class _Approval:
         self._asides += 1
         self._desk.deadline = deadline
         until = as_utc_text(self._clock.real(deadline))
-        self._note("extended", actor=event.by, channel=channel, detail=until, comment=event.comments)
+        self._note("extended", **doer_of(event), channel=channel, detail=until, comment=event.comments)
         self._desk.verdicts.answer(event)
         self._desk.record.extend_wait(deadline)
         yield from self._store()
@@ -365,7 +370,8 @@ class _Approval:
         address = self._asked.requester_address
         self._is_changing = True
         self._desk.open_wait((address,) if address is not None else (), ("revise", "withdraw"))
-        self._note("changes_requested", after="waiting_for_changes", actor=self._last.by)
+        doer = self._last.doer if self._last.sent_by is not None else {"actor": self._last.by}
+        self._note("changes_requested", after="waiting_for_changes", **doer)
         self._mail_changes()
         yield from self._store()
         self._desk.record.enter("waiting_for_changes", waiting_for="revise", deadline=self._desk.deadline)
@@ -386,14 +392,14 @@ class _Approval:
             yield from self._refuse(event, "not_asked" if address is None else "too_often")
             return
         self._asides += 1
-        self._note("reminded", actor=event.by or API, channel=event.channel or "event", people=(address,))
+        self._note("reminded", **doer_of(event), channel=event.channel or "event", people=(address,))
         self._mail_changes()
         self._desk.verdicts.answer(event)
         yield from self._store()
 
     def _revise(self, event: ReviseEvent) -> Refusal | None:
         """Take what the requester changed, or give why not."""
-        if not self._asked.is_requester(event.by):
+        if not self._asked.is_own(event.by):
             return "not_requester"
         changes = event.model_dump(mode="json", exclude_none=True, include=REVISED)
         before = self._desk.shown.content
@@ -405,7 +411,7 @@ class _Approval:
         self._note(
             "revised",
             after="requesting_approval",
-            actor=event.by,
+            **doer_of(event),
             channel=event.channel or "event",
             comment=event.comments,
             payload=event.model_dump(mode="json", exclude_none=True),
@@ -432,8 +438,7 @@ class _Approval:
         if ending == "timed_out":
             self._note("timed_out", after=phase, channel="timer", detail=self._asked.on_timeout)
         elif decision is not None:
-            who = {"actor": vote.by, "on_behalf_of": vote.on_behalf_of, "channel": vote.channel} if vote else {}
-            self._note("decided", after=phase, **who)
+            self._note("decided", after=phase, **({**vote.doer, "channel": vote.channel} if vote else {}))
         yield from self._tell(outcome, phase, self._desk.deadline, decision)
         if outcome.status == "Failed":
             raise NobodyDecided("Nobody decided in time, and the request says that it then fails.")
@@ -482,7 +487,7 @@ class _Approval:
             url=self._asked.callback_url,
             instance_id=self._ctx.instance_id,
             run=self._desk.record.run,
-            outcome=outcome,
+            outcome=outcome.model_copy(update={"resume_data": self._desk.record.resume_data}),
             at=self._now.replace(tzinfo=UTC),
         )
         posting = self._ctx.call_activity(post_outcome, input=callback.plain(), retry_policy=CALLBACK)
@@ -546,14 +551,17 @@ class _Approval:
             hours = next(iter(sorted(reminders.at)[self._reminders :]), None)
         return self._turn_began + timedelta(hours=hours) if hours is not None else None
 
-    def _remind(self, people: Sequence[Person], by: str | None = None, channel: Any = "timer") -> None:
+    def _remind(self, people: Sequence[Person], by: RemindEvent | None = None) -> None:
         """Send the links again. Reminders that were missed while nothing ran are made up for by one."""
         while by is None and self._next_reminder is not None and self._next_reminder <= self._clock.now:
             self._reminders += 1
         if not people:
             return
         addresses = tuple(person.email for person in people)
-        self._note("reminded", actor=by, channel=channel, people=addresses)
+        said: dict[str, Any] = {"channel": "timer"}
+        if by is not None:
+            said = {**doer_of(by), "channel": by.channel or "event"}
+        self._note("reminded", people=addresses, **said)
         for person in people:
             seat = self._ballot.seat_of(person.email) if self._ballot is not None else None
             if seat is not None:
@@ -574,11 +582,16 @@ class _Approval:
             yield from self._refuse(event, refusal or "too_often")
             return
         self._asides += 1
-        self._remind(people, by=event.by or API, channel=event.channel or "event")
+        self._remind(people, by=event)
         self._desk.verdicts.answer(event)
         yield from self._store()
 
     # Who, and what
+
+    def _why_not_sent_by(self, sender: str | None) -> Refusal | None:
+        """Return why somebody may not vote on behalf of others, or None: it is their own request."""
+        own = sender is not None and self._asked.is_requester(sender)
+        return "own_request" if own and not self._asked.allow_self_approval else None
 
     def _why_not(self, event: VoteEvent, ballot: Ballot) -> Refusal | None:
         """Return what is wrong with a vote itself, or None."""

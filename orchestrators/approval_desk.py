@@ -38,6 +38,8 @@ EVENTS: dict[str, type[Command]] = {
     "revise": ReviseEvent,
     "remind": RemindEvent,
 }
+API = "(API)"
+"""Who asks for something and does not say who it is."""
 MAX_CARRIED = 200
 """How many verdicts are known of those that came before the history began anew."""
 MAX_WRONG_CODES = 5
@@ -46,6 +48,12 @@ SHOWN = {"gave_away": 50, "locked": 20, "mail_failed": 3}
 
 type Turn[Result] = Generator[task.Task[Any], Any, Result]
 type MailTemplate = Literal["asked", "reminder", "escalated", "delegated", "decided", "withdrawn", "changes_requested"]
+
+
+def doer_of(event: WithdrawEvent | ExtendEvent | ReviseEvent | RemindEvent) -> dict[str, str]:
+    """Return who gave a command, and on whose behalf, as the trail says it."""
+    by = event.by or API
+    return {"actor": event.sent_by, "on_behalf_of": by} if event.sent_by is not None else {"actor": by}
 
 
 class Desk:
@@ -189,7 +197,9 @@ class Desk:
     def note_refusal(self, asked: Any, refusal: Refusal) -> None:
         """Note that something was refused, unless that was noted often enough."""
         who = getattr(asked, "approver", None) or getattr(asked, "by", None)
-        self.verdicts.note_refusal(who, asked.channel, refusal, round_number=self.shown.round or None)
+        sender = getattr(asked, "sent_by", None)
+        said = {"on_behalf_of": who} if sender is not None else {}
+        self.verdicts.note_refusal(sender or who, asked.channel, refusal, round_number=self.shown.round or None, **said)
 
     def why_not_by(self, link: FromLink | None) -> Refusal | None:
         """Return why a link may not do anything, or None; a wrong code counts against it."""

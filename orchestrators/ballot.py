@@ -110,7 +110,7 @@ class Ballot:
 
     def may_vote(self, who: str) -> Refusal | None:
         """Return why a person cannot vote, or None. Every vote passes here, whichever way it came."""
-        if not self._request.allow_self_approval and self._request.is_requester(who):
+        if not self._request.allow_self_approval and self._request.is_own(who):
             return "own_request"
         if self._cast.get(same_person(who), 0) >= MAX_VOTES:
             return "too_often"
@@ -157,7 +157,7 @@ class Ballot:
 
     def _named(self) -> Iterator[Approver]:
         for person in self._group.approvers if self._group is not None else ():
-            if self._request.allow_self_approval or not self._request.is_requester(person.email):
+            if self._request.allow_self_approval or not self._request.is_own(person.email):
                 yield person
 
     def _let_stand_in(self, seat: Seat, away: dict[str, Approver], at: datetime) -> None:
@@ -178,7 +178,7 @@ class Ballot:
 
     def _why_not_to(self, seat: Seat, to: Person) -> Refusal | None:
         same_name = to.name is not None and same_person(to.name) == same_person(self._request.requester)
-        if self._request.is_requester(to.email) or (same_name and self._request.requester_address is None):
+        if self._request.is_own(to.email) or (same_name and self._request.requester_address is None):
             return "to_requester"
         if seat.is_held_by(to.email) or seat.was_held_by(to.email):
             return "in_a_circle"

@@ -82,8 +82,14 @@ class _GuardedCall:
         """Try, and ask people, until it works or is ended."""
         self.record.enter("calling")
         shown = self._asked.model_copy(update={"call": self._asked.call.model_copy(update={"body": None})})
-        channel: Any = "api" if self._asked.part_of is None else None
-        self.record.note("started", after="calling", channel=channel, detail=self._asked.name, payload=shown.plain())
+        self.record.note(
+            "started",
+            after="calling",
+            actor=self._asked.started_by,
+            channel="api" if self._asked.part_of is None else None,
+            detail=self._asked.name,
+            payload=shown.model_dump(mode="json", exclude={"started_by": True}),  # which runs of before do not have
+        )
         self._keep_call()
         yield from self.record.store()
         while True:
@@ -215,6 +221,8 @@ class _GuardedCall:
         self._acted = event
         self._actions += 1
         said = {"gate": self._gate.number, "action": action, "by": event.by, "reason": event.reason}
+        if event.sent_by is not None:
+            said["sent_by"] = event.sent_by
         at, channel = as_utc_text(self._now), event.channel or "event"
         if isinstance(event, EditEvent):
             self._call = self._call.model_copy(update={"body": event.body})
@@ -226,7 +234,8 @@ class _GuardedCall:
         self.record.note(
             DONE[action],
             after=after,
-            actor=event.by,
+            actor=event.sent_by or event.by,
+            on_behalf_of=event.by if event.sent_by is not None else None,
             channel=channel,
             comment=event.reason,
             payload=event.model_dump(mode="json", exclude_none=True),
@@ -293,7 +302,9 @@ class _GuardedCall:
         if self._verdicts.is_known(event):
             return
         self._verdicts.answer(event, refusal)
-        self._verdicts.note_refusal(event.by, event.channel, refusal)
+        on_behalf_of = event.by if event.sent_by is not None else None
+        who = event.sent_by or event.by
+        self._verdicts.note_refusal(who, event.channel, refusal, on_behalf_of=on_behalf_of)
         yield from self._store()
 
     def _delivered(self, finished: Finished) -> Turn[None]:

@@ -123,7 +123,7 @@ class Inbox:
     wait that is left behind would swallow the next event of that name, and a timer would fire into a later step.
     Times are those of the run's clock, so that all of them move when a pause froze it. ``ends_at`` is when the run has
     taken too long, whatever it waits for. While a run stands still, the order is kept of the first event of each name;
-    with ``listens_on``, of all events, from when the inbox is made.
+    with ``listens_on``, of all events, from when the inbox is made; else from when the run is paused.
     """
 
     def __init__(
@@ -148,6 +148,8 @@ class Inbox:
         self._watched: list[tuple[task.Task[Any], Any]] = []
         self._timer: task.CancellableTask[None] | None = None
         self._until: datetime | None = None
+        self._is_open = listens_on
+        self._clock.on_pause.append(self._keep_order)
         if listens_on:
             for event in contracts:
                 self._listen(event)
@@ -181,9 +183,11 @@ class Inbox:
         ``ExecutionTimedOut`` when the run has taken too long, with nothing left to wait for but what is watched.
         """
         is_last = self.ends_at is not None and (until is None or self.ends_at <= until)
+        due = self.ends_at if is_last else until
+        self._is_open = True
         while True:
             # In the order in which the actions of a recorded history stand: the timer comes first.
-            timer = self._timer_at(self.ends_at if is_last else until)
+            timer = self._timer_at(due)
             for event in self._contracts:
                 self._listen(event)
             racing = [*(waiting for _, waiting in self._events), *(each for each, _ in self._watched)]
@@ -195,7 +199,7 @@ class Inbox:
             self._came[:] = [each for each in self._came if each is not winner and each in race]
             if winner is timer:
                 self._timer = None
-                if self._until != self._real(self.ends_at if is_last else until):
+                if self._until != self._real(due) and due is not None and self._clock.now < due:
                     continue  # the clock stood still meanwhile
                 if is_last:
                     self.close()
@@ -214,6 +218,7 @@ class Inbox:
 
     def close(self) -> None:
         """Cancel the timer, and all waits for events."""
+        self._is_open = False
         waits, self._events = self._events, []  # else one that is cancelled would be waited for again
         for _, waiting in waits:
             waiting.cancel()
@@ -231,6 +236,12 @@ class Inbox:
             waiting = self._ctx.wait_for_external_event(event, data_type=EventPayload)
             self._note_when_it_comes(waiting)
             self._events.append((event, waiting))
+
+    def _keep_order(self) -> None:
+        """Keep the order of all that comes: much may, until the run goes on that is paused."""
+        self._in_order = self._listens_on = True
+        for event in self._contracts if self._is_open else ():
+            self._listen(event)
 
     def _note(self, came: task.Task[Any]) -> None:
         self._came.append(came)

@@ -72,12 +72,13 @@ class _Intervention:
         self._inbox = Inbox(ctx, EVENTS, self.record.set_aside, in_order=True, ends_at=self._ends_at, listens_on=True)
         self._waiting: dict[ChannelName, list[JsonValue]] = {COMMAND: [], RETRY: [], SKIP: []}
         self._retries = self._retries_begun = 0
+        self._started_by = asked.started_by
         self._verdicts = Verdicts(self.record)
 
     def run(self, request: dict[str, Any]) -> Turn[int]:
         """Go from state to state, to the end."""
         self._enter("init")
-        self.record.note("started", after="get_data", channel="api", payload=request)
+        self.record.note("started", after="get_data", actor=self._started_by, channel="api", payload=request)
         while True:
             _, answer = yield from self._take("get_data", (COMMAND,))
             self._retries = self._retries_begun  # a retry counts when the call is made
@@ -121,7 +122,7 @@ class _Intervention:
         code = self._keep(event)
         self._verdicts.answer(event, code)
         if code not in ("taken", "duplicate"):
-            self._verdicts.note_refusal(None, event.channel, code)
+            self._verdicts.note_refusal(event.sent_by, event.channel, code)
 
     def _keep(self, event: Publication) -> str:
         """Keep what has an effect; give the code of the verdict."""
@@ -137,7 +138,11 @@ class _Intervention:
         for message in kept:
             self._waiting[message.channel].append(message.value)
             self.record.note(
-                "received", channel=event.channel or "event", detail=message.channel, payload=message.value
+                "received",
+                actor=event.sent_by,
+                channel=event.channel or "event",
+                detail=message.channel,
+                payload=message.value,
             )
         return "taken" if kept else "duplicate"
 

@@ -44,26 +44,25 @@ class _Pauses:
         self._clock = run_clock(ctx)
         self._holds: dict[str, PauseEvent] = {}
         self._frozen_since: datetime | None = None
+        self._went_on = ctx.current_utc_datetime
         self._told = self._listen()
 
     def drive[Result](self, workflow: Turn[Result]) -> Turn[Result]:
         """Go through it, to the end."""
         awaited: task.Task[Any] | None = None
-        try:
-            while True:
-                try:
-                    if awaited is None:
-                        awaited = next(workflow)
-                    elif awaited.is_failed:
-                        awaited = workflow.throw(awaited.get_exception())
-                    else:
-                        awaited = workflow.send(awaited.get_result())
-                except StopIteration as ended:
-                    result: Result = ended.value
-                    return result
-                yield from self._wait_for(awaited)
-        finally:
-            self._told.cancel()  # else it would swallow what comes for a new history
+        while True:
+            self._went_on = self._ctx.current_utc_datetime
+            try:
+                if awaited is None:
+                    awaited = next(workflow)
+                elif awaited.is_failed:
+                    awaited = workflow.throw(awaited.get_exception())
+                else:
+                    awaited = workflow.send(awaited.get_result())
+            except StopIteration as ended:
+                result: Result = ended.value
+                return result
+            yield from self._wait_for(awaited)
 
     def _wait_for(self, awaited: task.Task[Any]) -> Turn[None]:
         """Wait until something is done and the run is not paused."""
@@ -74,7 +73,14 @@ class _Pauses:
             elif awaited.is_complete and not self._holds:
                 return
             else:
-                yield task.when_any([self._told] if awaited.is_complete else [awaited, self._told])
+                yield task.when_any([*([] if awaited.is_complete else [awaited]), self._told, *self._storing])
+                if self._holds:
+                    record_of(self._ctx).hear()
+
+    @property
+    def _storing(self) -> list[task.Task[Any]]:
+        """What puts the pause on record: nobody else waits for that."""
+        return record_of(self._ctx).storing if self._holds else []
 
     def _listen(self) -> task.CancellableTask[EventPayload]:
         return self._ctx.wait_for_external_event(PAUSING, data_type=EventPayload)
@@ -87,19 +93,22 @@ class _Pauses:
             record.warn(f"An event '{PAUSING}' was set aside: {error}.")
             return
         if event.action == "pause":
-            self._pause(record, event)
+            yield from self._pause(record, event)
         else:
             yield from self._resume(record, event)
 
-    def _pause(self, record: RunRecord, event: PauseEvent) -> None:
-        if event.number <= record.pauses.get(event.source, 0) or len(record.pauses) >= MAX_SOURCES:
-            return  # it came before, or is made up
+    def _pause(self, record: RunRecord, event: PauseEvent) -> Turn[None]:
+        is_made_up = event.source not in record.pauses and len(record.pauses) >= MAX_SOURCES
+        if is_made_up or event.number <= record.pauses.get(event.source, 0):
+            return  # or it came before
         record.pauses[event.source] = event.number
         self._holds[event.source] = event
         if self._frozen_since is None and event.clock == "freeze":
-            self._frozen_since = event.at
+            self._frozen_since = self._moment(event)
+        for listen in self._clock.on_pause:
+            listen()
         self._tell_children(event)
-        record.paused(event)
+        yield from record.paused(event)
 
     def _resume(self, record: RunRecord, event: PauseEvent) -> Turn[None]:
         hold = self._holds.get(event.source)
@@ -109,12 +118,19 @@ class _Pauses:
         self._tell_children(event)
         moved = timedelta()
         if self._frozen_since is not None and not any(each.clock == "freeze" for each in self._holds.values()):
-            moved, self._frozen_since = max(event.at - self._frozen_since, timedelta()), None
+            moved = max(self._moment(event) - self._frozen_since, timedelta())
+            moved -= moved % timedelta(milliseconds=1)  # which is as much of a time as is shown
+            self._frozen_since = None
             self._clock.frozen += moved
         data = record.resumed(event, moved, still=next(iter(self._holds.values()), None))
         if data is not None and self._clock.on_resume is not None:
             self._clock.on_resume(data)
         yield from record.store()
+
+    def _moment(self, event: PauseEvent) -> datetime:
+        """When a pause began or ended for the run: not before it did what it did last, and not to come."""
+        at = event.at.replace(tzinfo=None)
+        return min(max(at, self._went_on), self._ctx.current_utc_datetime)
 
     def _tell_children(self, event: PauseEvent) -> None:
         """What the run has called stands still with it; the data are for the run alone."""

@@ -43,7 +43,7 @@ def purchase_order(
 
     if order.total < APPROVAL_LIMIT:
         record.enter("placing_order")
-        record.note("started", after="placing_order", channel="api", payload=request)
+        record.note("started", after="placing_order", actor=asked.started_by, channel="api", payload=request)
         record.note("auto_approved")
         yield from record.store()
         yield _effect(ctx, record, place_order, order)
@@ -55,7 +55,7 @@ def purchase_order(
 
     deadline = run_clock(ctx).now + timedelta(seconds=asked.timeout_seconds)
     record.enter("requesting_approval", waiting_for=APPROVAL_EVENT, deadline=deadline)
-    record.note("started", after="requesting_approval", channel="api", payload=request)
+    record.note("started", after="requesting_approval", actor=asked.started_by, channel="api", payload=request)
     yield from ask(
         ctx,
         record,
@@ -90,10 +90,11 @@ def purchase_order(
     record.note(
         "decided",
         after=phase,
-        actor=decision.by,
+        actor=event.sent_by or decision.by,
+        on_behalf_of=decision.by if event.sent_by is not None else None,
         channel=event.channel or "event",
         comment=decision.comments,
-        payload=event.plain(),
+        payload=event.model_dump(mode="json", exclude={"sent_by": True}),  # which events of before do not have
     )
     yield from record.store()
     record.enter(phase, decision=decision)
@@ -137,8 +138,12 @@ def _cancel(
 def _effect(
     ctx: task.OrchestrationContext, record: RunRecord, activity: task.Activity[Any, Any], order: PurchaseOrder
 ) -> task.Task[Any]:
-    effect = OrderEffect(instance_id=ctx.instance_id, run=record.run, order=order)
-    return ctx.call_activity(activity, input=effect.plain(), retry_policy=EFFECT)
+    effect = OrderEffect(instance_id=ctx.instance_id, run=record.run, order=order).plain()
+    if record.resume_data is None:
+        del effect["resume_data"]
+    else:
+        effect["resume_data"] = record.resume_data
+    return ctx.call_activity(activity, input=effect, retry_policy=EFFECT)
 
 
 def _approval_mail(instance_id: str, run: str, asked: PurchaseOrderInput) -> ApprovalMail:

@@ -51,6 +51,12 @@ def refund(ctx: task.OrchestrationContext, request: dict[str, Any]) -> Turn[dict
     return (yield from _Refund(ctx, RefundInput.model_validate(request)).run(request))
 
 
+def _doer_of(event: ReadyEvent | SwapEvent) -> dict[str, Any]:
+    """Return who says something, and on whose behalf, as the trail says it."""
+    by = event.by if isinstance(event, ReadyEvent) else None
+    return {"actor": event.sent_by or by, "on_behalf_of": by if event.sent_by is not None else None}
+
+
 class RefundFailed(Exception):
     """A call was failed for good; what was done is undone as far as it could be."""
 
@@ -80,7 +86,8 @@ class _Refund:
         for name in STEPS:
             self._given(name)  # a call that cannot be made ends the run before anything is done
         self._say()
-        self._record.note("started", after=self._phase, channel="api", payload=request)
+        started_by = self._asked.started_by
+        self._record.note("started", after=self._phase, actor=started_by, channel="api", payload=request)
         self._calls.add("create_refund")
         yield from self._store()
         while self._is_waiting or self._inbox.watched:
@@ -119,7 +126,7 @@ class _Refund:
             return
         is_early = self._deadline is None and self._is_going
         if self._ready_at is not None or not (is_early or self._is_waiting):
-            yield from self._refuse(event, event.by, "duplicate" if self._ready_at is not None else "too_late")
+            yield from self._refuse(event, "duplicate" if self._ready_at is not None else "too_late")
             return
         self._ready_at = as_utc_text(self._ctx.current_utc_datetime)
         self._verdicts.answer(event)
@@ -127,9 +134,8 @@ class _Refund:
             self._stop_waiting()
             self._process()
         channel = event.channel or "event"
-        self._record.note(
-            "received", after=self._phase, actor=event.by, channel=channel, detail=READY, comment=event.comments
-        )
+        said: dict[str, Any] = {"after": self._phase, "channel": channel, "detail": READY, "comment": event.comments}
+        self._record.note("received", **_doer_of(event), **said)
         yield from self._store()
 
     def _swap(self, event: SwapEvent) -> Turn[None]:
@@ -137,19 +143,22 @@ class _Refund:
         if self._verdicts.is_known(event):
             return
         if self._swaps >= MAX_SWAPS:
-            yield from self._refuse(event, None, "too_often")
+            yield from self._refuse(event, "too_often")
             return
         self._swaps += 1
         if event.decision_id is not None:
             self._record.keep(f"reply|{digest_of_id(event.decision_id)}", {"old_data": self._data})
         self._data = event.data
         self._verdicts.answer(event)
-        self._record.note("swapped", channel=event.channel or "event", payload={"data": event.data})
+        payload = {"data": event.data}
+        self._record.note("swapped", actor=event.sent_by, channel=event.channel or "event", payload=payload)
         yield from self._store()
 
-    def _refuse(self, event: ReadyEvent | SwapEvent, by: str | None, refusal: str) -> Turn[None]:
+    def _refuse(self, event: ReadyEvent | SwapEvent, refusal: str) -> Turn[None]:
         self._verdicts.answer(event, refusal)
-        self._verdicts.note_refusal(by, event.channel, refusal)
+        doer = _doer_of(event)
+        who = doer.pop("actor")
+        self._verdicts.note_refusal(who, event.channel, refusal, **doer)
         yield from self._store()
 
     # What is done
@@ -266,7 +275,15 @@ class _Refund:
         if self._ends_at is not None:
             left = max((self._ends_at - self._clock.now).total_seconds(), 0.001)
         refund_id = self._ctx.instance_id
-        given = guarded(self._asked, refund_id, name, data=self._data, refund=self._refund, seconds_left=left)
+        given = guarded(
+            self._asked,
+            refund_id,
+            name,
+            data=self._data,
+            refund=self._refund,
+            resume_data=self._record.resume_data,
+            seconds_left=left,
+        )
         return given.plain()
 
     @property

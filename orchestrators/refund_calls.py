@@ -96,17 +96,27 @@ class Calls:
 
 
 def guarded(
-    asked: RefundInput, refund_id: str, name: CallName, *, data: Any, refund: Any, seconds_left: float | None
+    asked: RefundInput,
+    refund_id: str,
+    name: CallName,
+    *,
+    data: Any,
+    refund: Any,
+    resume_data: Any,
+    seconds_left: float | None,
 ) -> GuardedCallInput:
     """Return the input of a guarded call.
 
-    ``data`` is the data attribute as it is now, ``refund`` what API 1 gave, ``seconds_left`` the time that the run has.
+    ``data`` is the data attribute as it is now, ``refund`` what API 1 gave, ``resume_data`` what it was resumed with,
+    ``seconds_left`` the time that it has.
     """
     step = STEPS[name]
     said = asked.model_dump(mode="json", include=SAID, exclude_none=True)
     body = {"refund_id": refund_id, "data": data, **said}
     if refund is not None:
         body["refund"] = refund
+    if resume_data is not None:
+        body["resume_data"] = resume_data
     return GuardedCallInput(
         name=name,
         call=_simulated(asked, refund_id, name, body)

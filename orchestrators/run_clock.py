@@ -13,13 +13,14 @@ class RunClock:
     Workflows reckon their deadlines and reminders by it, and what shows a time to people, or gives it to the task hub,
     converts it: so all of them move when a pause is over, and no workflow has to know. All times are naive UTC.
 
-    ``on_resume`` gets the data that the run is resumed with, before it goes on. ``children`` are the runs that this one
-    has called, by their ids.
+    ``on_pause`` are called when the run is paused; ``on_resume`` gets the data that it is resumed with, before it goes
+    on. ``children`` are the runs that this one has called, by their ids.
     """
 
     def __init__(self, ctx: task.OrchestrationContext) -> None:
         self._ctx = ctx
         self.frozen = timedelta()
+        self.on_pause: list[Callable[[], None]] = []
         self.on_resume: Callable[[dict[str, Any]], None] | None = None
         self._children: dict[str, task.Task[Any]] = {}
 

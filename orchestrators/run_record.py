@@ -10,7 +10,6 @@ from durabletask import task
 
 from activities.records import record
 from contracts.audit import GENESIS, Action, Channel, Entry, TrailHead, chained
-from contracts.base import Contract
 from contracts.carried import RecordState
 from contracts.human_step import (
     MAX_VERDICTS,
@@ -23,6 +22,7 @@ from contracts.human_step import (
     Standing,
     Verdict,
 )
+from contracts.outcome import Outcome
 from contracts.pause import MAX_RESUME_DATA, PauseEvent
 from contracts.records import Document, RecordBatch, Recorded, Wait
 from contracts.shown import Shown
@@ -38,10 +38,15 @@ _KEPT_AS = "_run_record"
 
 @dataclass(frozen=True)
 class Storing:
-    """An activity that puts something on record; ``entries`` are in the trail when it has."""
+    """An activity that puts a batch on record; ``entries`` are in the trail when it has."""
 
     task: task.Task[Any]
+    batch: RecordBatch
     entries: int
+
+
+def _both(first: RecordBatch, second: RecordBatch) -> RecordBatch:
+    return RecordBatch(**{name: getattr(first, name) + getattr(second, name) for name in RecordBatch.model_fields})
 
 
 def record_of(ctx: task.OrchestrationContext) -> "RunRecord":
@@ -76,7 +81,7 @@ class RunRecord:
         self._entries: list[Entry] = []
         self._opened: list[Wait] = []
         self._closed: list[Wait] = []
-        self._storing: Storing | None = None
+        self._storing: list[Storing] = []
         self._deadline: datetime | None = None
         self._wait_deadline: datetime | None = None
         self.pauses: dict[str, int] = {}
@@ -85,7 +90,11 @@ class RunRecord:
     @property
     def is_stored(self) -> bool:
         """Whether all that was gathered is on record."""
-        return not (self._shown or self._documents or self._entries or self._opened or self._closed)
+        return not self._storing and not self._has_gathered
+
+    @property
+    def _has_gathered(self) -> bool:
+        return bool(self._shown or self._documents or self._entries or self._opened or self._closed)
 
     def carried(self) -> RecordState:
         """Return what a run knows whose history begins anew; all of it has to be on record."""
@@ -163,12 +172,13 @@ class RunRecord:
         """Say at which step of a declared workflow it is, and which one follows."""
         self._publish(self._progress.model_copy(update={"step": step, "next_step": following}))
 
-    def paused(self, event: PauseEvent) -> None:
+    def paused(self, event: PauseEvent) -> Generator[task.Task[Any], Any]:
         """Say that the run is paused, and put that on record, without standing still for it."""
         self._stand_still(event, paused=True, reason=event.reason)
+        if self._recorded and self._salt is None:
+            yield from self.store()  # else the reason could be guessed by its hash
         self.note("paused", actor=event.by, channel=event.channel, detail=event.clock, comment=event.reason)
-        if self._storing is None:
-            self._storing = self._begin_to_store()
+        self._begin_to_store()
 
     def resumed(self, event: PauseEvent, moved: timedelta, *, still: PauseEvent | None) -> dict[str, Any] | None:
         """Say that the run goes on, and that all deadlines have moved; give the data that it goes on with.
@@ -198,11 +208,12 @@ class RunRecord:
 
     def _stand_still(self, event: PauseEvent, *, paused: bool, reason: str | None) -> None:
         standing = PauseStanding(
-            number=event.number,
+            number=self.pauses.get(self._ctx.instance_id, 0),
             paused=paused,
             by=event.by,
             at=event.at,
             reason=reason,
+            clock=event.clock,
             frozen_seconds=self._clock.frozen.total_seconds(),
         )
         self._publish(self._progress.model_copy(update={"pause": standing}))
@@ -337,14 +348,26 @@ class RunRecord:
 
     def store(self) -> Generator[task.Task[Any], Any]:
         """Put on record what was gathered, and go on only then: nothing takes effect that is not on record."""
-        before, self._storing = self._storing, None
-        for storing in (before, self._begin_to_store()):
-            if storing is not None:
-                self._has_stored((yield storing.task), storing.entries)
+        self._begin_to_store()
+        while self._storing:
+            yield self._storing[0].task
+            self.hear()
 
-    def _begin_to_store(self) -> "Storing | None":
-        if self.is_stored:
-            return None
+    @property
+    def storing(self) -> list[task.Task[Any]]:
+        """The activities under way that put something on record: more than one where a run was paused meanwhile."""
+        return [each.task for each in self._storing if not each.task.is_complete]
+
+    def hear(self) -> None:
+        """Keep what is on record by now."""
+        done = [each for each in self._storing if each.task.is_complete and not each.task.is_failed]
+        self._storing = [each for each in self._storing if each not in done]
+        for each in done:
+            self._has_stored(each.task.get_result(), each.entries)
+
+    def _begin_to_store(self) -> None:
+        if not self._has_gathered:
+            return
         batch = RecordBatch(
             shown=tuple(self._shown),
             documents=tuple(self._documents),
@@ -353,9 +376,12 @@ class RunRecord:
             closed=tuple(self._closed),
         )
         self._shown, self._documents, self._entries, self._opened, self._closed = [], [], [], [], []
+        if self._storing:
+            # One that is tried again is overtaken by the next, which therefore holds all that it holds.
+            batch = _both(self._storing[-1].batch, batch)
         self._publish(self._progress)
         storing: task.Task[Any] = self._ctx.call_activity(record, input=batch.plain(), retry_policy=RECORD)
-        return Storing(storing, self._last.number if self._last is not None else 0)
+        self._storing.append(Storing(storing, batch, self._last.number if self._last is not None else 0))
 
     def _has_stored(self, answer: Any, entries: int) -> None:
         recorded = Recorded.model_validate(answer)
@@ -366,11 +392,12 @@ class RunRecord:
         else:
             self._publish(self._progress)
 
-    def outcome[Outcome: Contract](self, outcome: Outcome) -> dict[str, Any]:
-        """Return the run's output, with the head of its trail if it has one."""
+    def outcome(self, outcome: Outcome) -> dict[str, Any]:
+        """Return the run's output, with the head of its trail and the data it was resumed with, if there are any."""
+        said = outcome.model_copy(update={"trail": self._head, "resume_data": self.resume_data}).plain()
         if self._head is None:
-            return outcome.model_dump(mode="json", exclude={"trail": True})
-        return outcome.model_copy(update={"trail": self._head}).plain()
+            del said["trail"]
+        return said
 
     def _real(self, deadline: datetime | None) -> datetime | None:
         return self._clock.real(deadline) if deadline is not None else None

@@ -109,7 +109,8 @@ class _Signup:
             self._restore(self._asked.carried)
         else:
             self._say()
-            self._record.note("started", after=WAITING, channel=self._asked.channel, payload=request)
+            by, channel = self._asked.started_by, self._asked.channel
+            self._record.note("started", after=WAITING, actor=by, channel=channel, payload=request)
             self._record.open_wait(
                 kind="signup",
                 title=f"Sign-up of {self._asked.form.username}",
@@ -162,7 +163,7 @@ class _Signup:
         if refusal is not None:
             if code is not None and refusal == "wrong_code":
                 self._count_wrong(code)
-            self._verdicts.note_refusal(None, channel, refusal)
+            self._verdicts.note_refusal(getattr(event, "sent_by", None), channel, refusal)
             yield from self._store()
         elif isinstance(event, VerifyEvent):
             yield from self._verify(event, channel)
@@ -226,7 +227,7 @@ class _Signup:
             vouched=event.link is None,
         )
         self._record.close_wait()
-        self._record.note("verified", after=CREATING, channel=channel, detail=event.source)
+        self._record.note("verified", after=CREATING, actor=event.sent_by, channel=channel, detail=event.source)
         yield from self._store()
         if not self._has_moved:
             self._create_account()
@@ -308,6 +309,7 @@ class _Signup:
             form=self._asked.form,
             generation=self._standing.generation,
             deadline=self._clock.real(self._deadline).replace(tzinfo=UTC),
+            until=self._deadline.replace(tzinfo=UTC),
         )
         self._say()
         self._inbox.watch(self._ctx.call_activity(send_signup_mail, input=mail.plain(), retry_policy=EFFECT), mail)
@@ -357,13 +359,13 @@ class _Signup:
             return
         after = self._now + (wait if wait is not None else timedelta(hours=self._asked.rules.remind_hours))
         plan = ReminderPlan(after=after.replace(tzinfo=UTC), quiet=self._asked.rules.quiet)
-        due = after
+        due, self._planned_at = after, self._clock.frozen
         try:
             planned = yield self._ctx.call_activity(plan_reminder, input=plan.plain(), retry_policy=EFFECT)
             due = PlannedReminder.model_validate(planned).at.replace(tzinfo=None)
         except task.TaskFailedError:
             self._record.warn("The quiet hours could not be told, so that reminders do not heed them.")
-        due, self._planned_at = self._clock.of_run(due), self._clock.frozen
+        due -= self._planned_at  # as it was then: a pause may have come in between
         self._next_reminder = due if due < self._deadline else None
         self._say()
 

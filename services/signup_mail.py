@@ -45,7 +45,7 @@ def render(mail: SignupMail, owner: str | None = None) -> EmailMessage:
             run=mail.run,
             generation=mail.generation,
             address=links.pseudonym("address", same_address(mail.form.email)),
-            until=mail.deadline,
+            until=mail.until if mail.until is not None else mail.deadline,
         )
         said |= {
             "link": links.url_of_signup(claims, "confirm"),

@@ -89,7 +89,7 @@ def is_closed(row: Row) -> bool:
 
 def of_instance(store: RecordStore, instance_id: str) -> list[tuple[Wait, bool]]:
     """Return the waits of an instance, each with whether it is open."""
-    found = [_main(row) for row in _rows(store, _partition(instance_id), "", END, 1000)]
+    found = [_main(row) for row in rows_of(store, _partition(instance_id), "", END, 1000)]
     return [(wait, is_open) for wait, is_open in found if wait is not None and wait.instance_id == instance_id]
 
 
@@ -113,6 +113,13 @@ def window(store: RecordStore, start: str | None, limit: int) -> tuple[list[Wait
     return found, key_after(rows[-1].key) if len(rows) == limit else None
 
 
+def oldest_first(store: RecordStore, start: str, first: int) -> Iterator[tuple[str, Wait | None]]:
+    """Give the open waits of all workflows from ``start`` on as they are needed, each with its key; None where a row
+    cannot be read."""
+    for row in rows_of(store, f"open|{SINCE}", start, END, first):
+        yield row.key, _wait(row, SINCE)
+
+
 def page(
     store: RecordStore, query: WaitQuery, limit: int, continuation: str | None, now: datetime
 ) -> tuple[list[Wait], str | None]:
@@ -125,7 +132,7 @@ def page(
     if continuation is not None:
         start = max(start, _after(continuation, query))
     found: list[tuple[str, Wait]] = []
-    for row in _rows(store, partition, start, end, limit + 1):
+    for row in rows_of(store, partition, start, end, limit + 1):
         wait = _wait(row, DUE if partition.endswith(DUE) else SINCE)
         if wait is not None and _fits(wait, query):
             found.append((row.key, wait))
@@ -160,7 +167,8 @@ def _main(row: Row) -> tuple[Wait | None, bool]:
     return None, False
 
 
-def _rows(store: RecordStore, partition: str, start: str, end: str, first: int) -> Iterator[Row]:
+def rows_of(store: RecordStore, partition: str, start: str, end: str, first: int) -> Iterator[Row]:
+    """Give the rows of a range as they are needed: ``first`` of them are read at once."""
     limit = first
     while rows := store.range(partition, start, end, limit):
         yield from rows

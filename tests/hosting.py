@@ -8,11 +8,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
 import httpx
 
+from services.api_keys import make_key
+from services.record_store_sqlite import SqliteRecordStore
 from tests.polling import until
 
 ROOT = Path(__file__).parents[1]
@@ -30,6 +33,14 @@ class HostProcess:
     def client(self) -> httpx.Client:
         """Give an HTTP client for the host."""
         return httpx.Client(base_url=self.url, timeout=20, trust_env=False)
+
+    def key(self, name: str, *permissions: str) -> str:
+        """Make an API key in the records of the host, for ``AUTH=keys``; one that is new is known in half a second."""
+        store = SqliteRecordStore(self.data / "records.db")
+        try:
+            return make_key(store, name, list(permissions), datetime.now(UTC))
+        finally:
+            store.close()
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> int:
         """Send a signal and give the exit status."""

@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
-from typing import Literal
+from typing import Any, Literal
 from uuid import NAMESPACE_URL, uuid5
 
 import azure.functions as func
 from azure.durable_functions import DurableFunctionsClient
 from durabletask.client import OrchestrationState
+from pydantic import ValidationError
 
 from contracts import approval_version_2
 from contracts.approval import (
@@ -19,6 +20,7 @@ from contracts.approval import (
     Extension,
     Reminder,
     RemindEvent,
+    ResumeApproval,
     ReviseEvent,
     Revision,
     StartApproval,
@@ -37,9 +39,11 @@ from orchestrators.approval import approval
 from orchestrators.approval_desk import DECISION
 from services import trail
 from services.callback import check_callback
+from services.identity import speak_as
 from services.record_store import RecordStoreError, get_record_store
 from settings import get_settings
 from triggers.ask_run import Asked, Rules, ask_run, is_over
+from triggers.callers import must_have, read_data, speaker, starter, unclear
 from triggers.decide import AskedDecision, answer_decision, decide
 from triggers.instances import ENDED, describe, find, progress_of, run_of, start
 from triggers.starting import is_same_start, keyed
@@ -77,6 +81,8 @@ REFUSALS: dict[str, tuple[type[CountersignError], str]] = {
     "too_long": (Unprocessable, "That is too long: 365 days from the start, and so much text as a request may have."),
 }
 RULES = Rules(WORKFLOW, REFUSALS, ENDED_PHASES)
+EARLIER = "This request was started by an earlier version of the app"
+UNSAID = "This request waits for a decision, and an empty resume never means yes: say 'approved', true or false."
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -88,14 +94,11 @@ async def start_approval(req: func.HttpRequest, client: DurableFunctionsClient) 
     replaces none unless it says so.
     """
     options = read_query(req, StartOptions)
-    body = read_body(req, StartApproval)
+    body = read_body(req, StartApproval, said_by="requester")
     key = idempotency_key_of(req, body.idempotency_key)
     check(check_form, "form", body.form)
     check(check_callback, "callback_url", body.callback_url)
-    given = ApprovalInput.model_validate(
-        body.model_dump(mode="json", exclude={"request_id"})
-        | {"mailbox": None if body.stages else get_settings().approval_requests_to, "idempotency_key": key}
-    )
+    given = _given(body, key)
     request_id = body.request_id or (f"{WORKFLOW}-{uuid5(NAMESPACE_URL, key)}" if key else None)
     request_id = await start(
         client,
@@ -112,17 +115,36 @@ async def start_approval(req: func.HttpRequest, client: DurableFunctionsClient) 
 async def decide_approval(req: func.HttpRequest, client: DurableFunctionsClient) -> func.HttpResponse:
     """``POST /api/approvals/{request_id}``: 200 with the verdict, 202 when there is none yet."""
     request_id = instance_id_of(req, "request_id")
-    body = read_body(req, Vote)
-    decision_id = decision_id_of(req, body.decision_id)
+    body = read_body(req, Vote, said_by="approver")
+    return await _decide(client, request_id, body, decision_id_of(req, body.decision_id))
+
+
+async def resume_approval(
+    client: DurableFunctionsClient, instance_id: str, data: dict[str, Any], decision_id: str
+) -> func.HttpResponse:
+    """Decide on a request by the data of a resume, as ``decide_approval`` does."""
+    must_have("approval:decide")
+    if "approved" not in data:
+        raise unclear(UNSAID, "approved", "true or false")
+    given = read_data(data, ResumeApproval, said_by="approver")
+    said = given.model_dump(exclude={"approved"})
+    return await _decide(client, instance_id, Vote(is_approved=given.approved, **said), decision_id)
+
+
+async def _decide(client: DurableFunctionsClient, request_id: str, body: Vote, decision_id: str) -> func.HttpResponse:
+    by = speaker(body.approver)
     state = await find(client, WORKFLOW, request_id)
     message = f"The decision on request '{request_id}' was taken."
     if _is_version_2(state):
-        asked = _decision(body, decision_id)
+        if by.sent_by is not None:
+            raise Unprocessable(f"{EARLIER}, whose trail cannot show that somebody else decides on behalf of a person.")
+        asked = _decision(body, by.who, decision_id)
         verdict = await decide(client, WORKFLOW, request_id, asked, patience=get_settings().decision_wait_seconds)
         return answer_decision(verdict, request_id, _status_url(request_id), message)
     _check_answers(body, state)
-    event = VoteEvent.model_validate(body.plain() | {"decision_id": decision_id, "channel": "api"})
-    progress = await _ask(client, request_id, Asked(DECISION, event, body.approver, body.choice, body.comments))
+    said = {"approver": by.who, "sent_by": by.sent_by, "decision_id": decision_id, "channel": "api"}
+    event = VoteEvent.model_validate(body.plain() | said)
+    progress = await _ask(client, request_id, Asked(DECISION, event, by.who, body.choice, body.comments))
     return _answer(progress, request_id, decision_id, message, vote=body.choice)
 
 
@@ -208,15 +230,30 @@ async def _command(
     message: str,
 ) -> func.HttpResponse:
     request_id = instance_id_of(req, "request_id")
-    body = read_body(req, contract)
+    body = read_body(req, contract, said_by="approver" if contract is Delegation else "by")
     decision_id = decision_id_of(req, body.decision_id)
+    by, said = _handed_over(body) if isinstance(body, Delegation) else _said_by(body)
     if _is_version_2(await find(client, WORKFLOW, request_id)):
-        raise Unprocessable("This request was started by an earlier version of the app, which cannot do that.")
-    said = payload.model_validate(body.plain() | {"decision_id": decision_id, "channel": "api"})
-    by = getattr(body, "by", None) or getattr(body, "approver", None) or "(API)"
-    return _answer(
-        await _ask(client, request_id, Asked(event, said, by, event, body.comments)), request_id, decision_id, message
-    )
+        raise Unprocessable(f"{EARLIER}, which cannot do that.")
+    asked = payload.model_validate(body.plain() | said | {"decision_id": decision_id, "channel": "api"})
+    progress = await _ask(client, request_id, Asked(event, asked, by, event, body.comments))
+    return _answer(progress, request_id, decision_id, message)
+
+
+def _said_by(body: Command) -> tuple[str, dict[str, str | None]]:
+    """Return who gives a command, and the fields of the event that say so."""
+    by = speaker(getattr(body, "by", None))
+    return by.who, {"by": by.who, "sent_by": by.sent_by}
+
+
+def _handed_over(body: Delegation) -> tuple[str, dict[str, str | None]]:
+    """Return who hands a vote over, and the fields of the event that say whose it is, and who else did it."""
+    holder = speak_as(body.approver)
+    doer = speak_as(body.by) if body.by is not None else holder
+    if doer.on_behalf_of is not None and body.by is not None:
+        raise Forbidden("Here 'by' is who hands the vote over: leave it out, or name yourself.")
+    by = doer.actor if holder.on_behalf_of is not None or doer.actor != holder.actor else None
+    return doer.actor, {"approver": holder.on_behalf_of or holder.actor, "by": by}
 
 
 async def _ask(client: DurableFunctionsClient, request_id: str, asked: Asked) -> Progress | None:
@@ -276,13 +313,13 @@ def _is_version_2(state: OrchestrationState) -> bool:
     return progress is not None and progress.standing is None
 
 
-def _decision(body: Vote, decision_id: str) -> AskedDecision:
+def _decision(body: Vote, by: str, decision_id: str) -> AskedDecision:
     """What is asked of a run of an earlier version, which knows yes and no."""
     if body.choice not in ("approve", "reject"):
-        raise Unprocessable("This request was started by an earlier version of the app: approve or reject it.")
+        raise Unprocessable(f"{EARLIER}: approve or reject it.")
     event = approval_version_2.DecisionEvent(
         is_approved=body.choice == "approve",
-        approver=body.approver[:100],
+        approver=by[:100],
         comments=body.comments,
         decision_id=decision_id,
         channel="api",
@@ -295,6 +332,25 @@ def _decision(body: Vote, decision_id: str) -> AskedDecision:
         event=DECISION,
         payload=event,
     )
+
+
+def _given(body: StartApproval, key: str | None) -> ApprovalInput:
+    """Make the durable input. Raises ``Unprocessable`` where who starts it would have to approve it."""
+    more = {
+        "mailbox": None if body.stages else get_settings().approval_requests_to,
+        "idempotency_key": key,
+        "started_by": starter(body.requester),
+    }
+    try:
+        return ApprovalInput.model_validate(body.model_dump(mode="json", exclude={"request_id"}) | more)
+    except ValidationError as error:
+        if error.errors()[0]["loc"]:  # what the body does not say
+            raise
+    message = (
+        "without the requester, and you who start it for them, too few approvers are left; name others, or set "
+        "allow_self_approval"
+    )
+    raise Unprocessable("The body is not valid: approvers.", errors=[{"field": "approvers", "message": message}])
 
 
 def _entries(state: OrchestrationState) -> list[Entry]:

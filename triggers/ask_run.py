@@ -78,7 +78,8 @@ async def ask_run(
         except (TooLate, AlreadyDecided) as error:
             # A vote that the time decided instead of is late too; one that somebody else's came before is not.
             if "code" not in error.members and error.members.get("decided_by") in (None, AUTOMATIC):
-                late = Late(asked.by, asked.said, asked.comment, asked.channel, _payload(asked))
+                sent_by = getattr(asked.payload, "sent_by", None)
+                late = Late(asked.by, asked.said, asked.comment, asked.channel, _payload(asked), sent_by)
                 await asyncio.to_thread(note_late, state, late)
             raise
         is_first = False
@@ -108,7 +109,8 @@ def _refuse_in_vain(rules: Rules, state: OrchestrationState) -> None:
     if not isinstance(timeout, int | float):
         return
     began = datetime.strptime(run_of(state), "%Y%m%dT%H%M%S%fZ").replace(tzinfo=UTC)
-    if began + timedelta(seconds=timeout) <= now():
+    progress = progress_of(state) or Progress(phase="")
+    if began + timedelta(seconds=timeout) + progress.frozen <= progress.judged_at(now()):
         raise TooLate("The run is suspended, and has taken longer than its execution timeout allows.")
 
 

@@ -14,9 +14,10 @@ import azure.functions as func
 from azure.durable_functions import DurableFunctionsClient
 
 from contracts.audit import Entry
-from contracts.base import Comment, Contract, Name
+from contracts.base import Comment, Contract, Who
 from errors import NotFound
 from services import clock, trail
+from services.identity import Said, speak_as
 from services.record_store import RecordStore, get_record_store
 from services.trail import Trail
 from settings import get_settings
@@ -38,7 +39,7 @@ class AuditQuery(Contract):
 class Erasure(Contract):
     """The body of ``POST /api/audit/{instance_id}/erase``: who erases, and perhaps why."""
 
-    by: Name
+    by: Who
     reason: Comment | None = None
 
 
@@ -81,17 +82,18 @@ async def erase_audit(req: func.HttpRequest, client: DurableFunctionsClient) -> 
     history holds the comments as long.
     """
     instance_id = any_instance_id_of(req, "instance_id")
-    body = read_body(req, Erasure)
+    body = read_body(req, Erasure, said_by="by")
+    said = speak_as(body.by)
     store = get_record_store()
     # With what is on its way: the store would else take a comment in that was to be erased.
     rows, _, state = await whole(client, store, instance_id)
     if not rows.app and not rows.runs:
         raise _no_trail(instance_id)
-    erased = await asyncio.to_thread(_erase, store, instance_id, rows, body)
+    erased = await asyncio.to_thread(_erase, store, instance_id, rows, said, body.reason)
     return answer({"instance_id": instance_id, "erased": erased, "still_in_history": state is not None})
 
 
-def _erase(store: RecordStore, instance_id: str, rows: Trail, asked: Erasure) -> int:
+def _erase(store: RecordStore, instance_id: str, rows: Trail, said: Said, reason: str | None) -> int:
     erased = 0
     for keys in batched(trail.comments(rows), NOTED_AT_ONCE, strict=False):
         trail.append(
@@ -101,9 +103,10 @@ def _erase(store: RecordStore, instance_id: str, rows: Trail, asked: Erasure) ->
             action="erased",
             at=clock.now(),
             run=max(entry.run for entry in rows.entries),
-            actor=asked.by,
+            actor=said.actor,
+            on_behalf_of=said.on_behalf_of,
             channel="api",
-            detail=asked.reason and asked.reason[:2000],
+            detail=reason and reason[:2000],
             erasure=keys,
         )
         erased += trail.erase_comments(store, instance_id, keys)

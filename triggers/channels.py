@@ -1,23 +1,21 @@
 """Messages on the channels of a run, whatever its workflow: the endpoints that other engines have for that."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Literal, get_args
+from typing import get_args
 
 import azure.functions as func
 from azure.durable_functions import DurableFunctionsClient
 from durabletask.client import OrchestrationState
 
-from contracts.base import path_to
 from contracts.manual_intervention import ChannelName, Message, PublishedMessage, PublishRequest, SignalRequest
 from errors import NotFound, Unprocessable
 from orchestrators.refund import READY
-from settings import get_settings
 from triggers import manual_intervention, refund
 from triggers.instances import run_of
-from triggers.web import answer, decision_id_of, read_body
+from triggers.manual_intervention import Verdict, answer_published
+from triggers.web import decision_id_of, read_body
 from triggers.windows import WORKFLOWS
 
-type Verdict = Literal["accepted", "duplicate", "pending"]
 type Publish = Callable[[DurableFunctionsClient, str, Sequence[PublishedMessage], str], Awaitable[Verdict]]
 """Sends messages to the run of an id, under the id of the request, and gives the verdict or raises why not."""
 
@@ -41,13 +39,8 @@ async def _publish(
     if state is None or publish is None:
         raise NotFound(f"There is no workflow with channels with the id '{workflow_id}'.")
     _check_run(state, asked.workflow_run_id)
-    decision_id = decision_id_of(req, None)
-    verdict = await publish(client, workflow_id, asked.messages, decision_id)
-    status_url = get_settings().base_url + path_to(WORKFLOWS[state.name], workflow_id)
-    body = {"workflowId": workflow_id, "verdict": verdict, "status_url": status_url}
-    if verdict == "pending":
-        return answer({**body, "message": "The run has yet to take this."}, 202, {"Location": status_url})
-    return answer(body)
+    verdict = await publish(client, workflow_id, asked.messages, decision_id_of(req, None))
+    return answer_published(verdict, WORKFLOWS[state.name], workflow_id)
 
 
 def _check_run(state: OrchestrationState, given: str | None) -> None:

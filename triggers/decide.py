@@ -33,7 +33,8 @@ MAX_LATE = 100
 class AskedDecision:
     """What a client asks to be decided, and the event that carries it to the run.
 
-    ``decision_id`` finds the verdict on it: the run publishes the decision that it took under that id.
+    ``decision_id`` finds the verdict on it: the run publishes the decision that it took under that id. ``sent_by`` is
+    who sent it on behalf of ``by``.
     """
 
     approved: bool
@@ -42,6 +43,7 @@ class AskedDecision:
     decision_id: str
     event: str
     payload: Contract
+    sent_by: str | None = None
 
     def is_in(self, taken: Decision) -> bool:
         """Whether the run took this very decision."""
@@ -51,13 +53,14 @@ class AskedDecision:
 
 @dataclass(frozen=True)
 class Late:
-    """What came too late, for the audit trail: who said what, by which door."""
+    """What came too late, for the audit trail: who said what, by which door, and who sent it, if that is known."""
 
     by: str
     said: str
     comment: str | None
     channel: Literal["api", "link", "page"]
     payload: dict[str, Any]
+    sent_by: str | None = None
 
 
 async def decide(
@@ -77,19 +80,20 @@ async def decide(
     ``TooLate``, or ``Unprocessable`` when the id came before with another decision.
     """
 
+    # Without nulls, so that what an earlier version knows of is understood by its runs too.
+    payload = asked.payload.model_dump(mode="json", exclude_none=True)
+
     async def look() -> Decision | None:
         state = await find(client, workflow, instance_id)
         try:
             return _verdict(state, asked)
         except TooLate:
             said = "approved" if asked.approved else "rejected"
-            late = Late(asked.by, said, asked.comments, "api", asked.payload.plain())
+            late = Late(asked.by, said, asked.comments, "api", payload, asked.sent_by)
             await asyncio.to_thread(note_late, state, late)
             raise
 
-    return await hand_over(
-        client, instance_id, asked.event, asked.payload.plain(), look, patience=patience, clock=clock, sleep=sleep
-    )
+    return await hand_over(client, instance_id, asked.event, payload, look, patience=patience, clock=clock, sleep=sleep)
 
 
 async def hand_over[Verdict](
@@ -145,7 +149,8 @@ def note_late(state: OrchestrationState, late: Late) -> None:
         action="late",
         at=now(),
         run=run_of(state),
-        actor=late.by,
+        actor=late.sent_by or late.by,
+        on_behalf_of=late.by if late.sent_by not in (None, late.by) else None,
         channel=late.channel,
         detail=late.said,
         comment=late.comment,

@@ -28,12 +28,12 @@ from triggers.gate_form import BACK, CHOICES, SEND, Said, Typed, read_typed, sai
 from triggers.guarded_call import MAX_ATTEMPTS_SHOWN, MAX_DOCUMENTS, RULES
 from triggers.link_page import (
     GONE,
-    LATER,
     TOO_OLD,
     Link,
     follow,
     form_page,
     is_of_this_view,
+    later_page,
     refuse_other_pages,
     result_page,
 )
@@ -300,7 +300,7 @@ def _refused(req: func.HttpRequest, behind: Behind, typed: Typed, error: Counter
 
 def _taken(behind: Behind, what: Said, progress: Progress | None) -> func.HttpResponse:
     if progress is None:
-        return result_page(behind, "Thank you", [*LATER], 202)
+        return later_page(behind)
     sentences = [NOW[what.action], f"Your reason: {what.reason}"]
     return result_page(behind, "Thank you", sentences, again="See how it goes on")
 

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import grpc
 from azure.durable_functions import DurableFunctionsClient
@@ -12,8 +13,9 @@ from durabletask.history import HistoryEvent, SubOrchestrationInstanceCreatedEve
 
 from contracts.records import RecordBatch
 from errors import Conflict, Unavailable
-from services import waits
+from services import paused, waits
 from services.record_store import RecordStore, get_record_store
+from triggers.callers import sender
 from triggers.states import ENDED, run_of
 from triggers.verifying import batches_in, note_purge, verified, whole
 
@@ -52,10 +54,12 @@ async def give_way(client: DurableFunctionsClient, state: OrchestrationState) ->
     for chain in found.chains:
         if chain.run is not None and chain.anchored_by == "history":
             kept = rows.runs.get(chain.run, [])
-            await asyncio.to_thread(note_purge, store, current, chain.run, kept, channel="api", detail=REASON)
+            note = partial(note_purge, channel="api", detail=REASON, actor=sender())
+            await asyncio.to_thread(note, store, current, chain.run, kept)
     history = await _history(client, state.instance_id)
     if current.runtime_status is not OrchestrationStatus.COMPLETED:
         await asyncio.to_thread(_close_waits, store, current, batches_in(state.instance_id, history))
+    await asyncio.to_thread(paused.forget, store, state.instance_id)
     await _children_give_way(client, history)
     return True
 

@@ -23,6 +23,7 @@ from contracts.guarded_call import (
     GateEvent,
     GuardedCallInput,
     ResolveInterventions,
+    ResumeGuardedCall,
     RetryCommand,
     SkipCommand,
     StartIntervention,
@@ -40,6 +41,7 @@ from services.record_store import RecordStoreError, get_record_store
 from services.waits import LONGEST_CONTINUATION, BadContinuation, WaitQuery
 from settings import get_settings
 from triggers.ask_run import Asked, Rules, ask_run
+from triggers.callers import Speaker, read_data, speaker, starter, unclear
 from triggers.diff import diff_of
 from triggers.instances import ENDED, describe, find, progress_of, run_of, start
 from triggers.starting import is_same_start, keyed
@@ -62,6 +64,13 @@ REFUSALS: dict[str, tuple[type[CountersignError], str]] = {
     "body_wrong": (Unprocessable, "The body does not fit the schema of the call."),
     "unchanged": (Conflict, "The body is what it was: to send it once more, use retry."),
 }
+COMMANDS: dict[str, tuple[type[GateCommand], str]] = {
+    "retry": (RetryCommand, "The call is tried again."),
+    "edit": (EditCommand, "The call is tried again, with the new body."),
+    "skip": (SkipCommand, "The call was skipped."),
+    "fail": (FailCommand, "The call has failed for good."),
+}
+"""What people can have done with a call, and what they are told then."""
 
 MAX_ATTEMPTS_SHOWN = 50
 """The newest ones; all are counted."""
@@ -97,7 +106,8 @@ async def start_intervention(req: func.HttpRequest, client: DurableFunctionsClie
     mailbox = None if body.assigned_to else get_settings().interventions_to
     key = idempotency_key_of(req, body.idempotency_key)
     asked = body.model_dump(mode="json", exclude={"intervention_id"})
-    given = GuardedCallInput.model_validate(asked | {"mailbox": mailbox, "idempotency_key": key})
+    more = {"mailbox": mailbox, "idempotency_key": key, "started_by": starter()}
+    given = GuardedCallInput.model_validate(asked | more)
     intervention_id = await start(
         client,
         WORKFLOW,
@@ -157,33 +167,50 @@ async def get_intervention(req: func.HttpRequest, client: DurableFunctionsClient
 
 async def retry_intervention(req: func.HttpRequest, client: DurableFunctionsClient) -> func.HttpResponse:
     """``POST /api/interventions/{intervention_id}/retry``: tries the call again as it is."""
-    return await _act(req, client, "retry", RetryCommand, "The call is tried again.")
+    return await _act(req, client, "retry")
 
 
 async def edit_intervention(req: func.HttpRequest, client: DurableFunctionsClient) -> func.HttpResponse:
     """``POST /api/interventions/{intervention_id}/edit``: tries the call again with another body."""
-    return await _act(req, client, "edit", EditCommand, "The call is tried again, with the new body.")
+    return await _act(req, client, "edit")
 
 
 async def skip_intervention(req: func.HttpRequest, client: DurableFunctionsClient) -> func.HttpResponse:
     """``POST /api/interventions/{intervention_id}/skip``: goes on without the call, with a result in its place."""
-    return await _act(req, client, "skip", SkipCommand, "The call was skipped.")
+    return await _act(req, client, "skip")
 
 
 async def fail_intervention(req: func.HttpRequest, client: DurableFunctionsClient) -> func.HttpResponse:
     """``POST /api/interventions/{intervention_id}/fail``: lets the call fail for good."""
-    return await _act(req, client, "fail", FailCommand, "The call has failed for good.")
+    return await _act(req, client, "fail")
+
+
+async def resume_guarded_call(
+    client: DurableFunctionsClient, instance_id: str, data: dict[str, Any], decision_id: str
+) -> func.HttpResponse:
+    """Do something with a call that has failed, by the data of a resume, as the routes of the actions do."""
+    if data.get("action") not in list(COMMANDS):  # it may be anything, also what no key can be
+        progress = progress_of(await find(client, WORKFLOW, instance_id))
+        actions = list(progress.gate.actions) if progress is not None and progress.gate is not None else []
+        open_now = f"open now: {', '.join(actions)}" if actions else "none is open now"
+        sentence = f"This call goes on when somebody says what is to be done with it: say 'action' ({open_now})."
+        raise unclear(sentence, "action", f"one of {', '.join(COMMANDS)}", actions=actions)
+    given = read_data(data, ResumeGuardedCall, said_by="by")
+    said = given.model_dump(mode="json", exclude={"action"}, exclude_unset=True)
+    command = COMMANDS[given.action][0].model_validate(said)
+    return await _do(client, instance_id, given.action, command, decision_id)
 
 
 async def resolve_interventions(req: func.HttpRequest, client: DurableFunctionsClient) -> func.HttpResponse:
     """``POST /api/interventions/resolve``: does the same with all calls that wait on one error; a result for each."""
-    body = read_body(req, ResolveInterventions)
+    body = read_body(req, ResolveInterventions, said_by="by")
+    by = speaker(body.by)
     decision_id = decision_id_of(req, body.decision_id)
     query = WaitQuery(kind=WORKFLOW, group=body.fingerprint)
     found = await asyncio.to_thread(_all_of, query, MAX_RESOLVED + 1)
     given = {"body", "result"} & body.model_fields_set
-    said = body.model_dump(mode="json", include={"by", "reason", "fingerprint"} | given)
-    event = EVENTS[body.action].model_validate(said | {"decision_id": decision_id, "channel": "api"})
+    said = body.model_dump(mode="json", include={"reason", "fingerprint"} | given) | _said_by(by, decision_id)
+    event = EVENTS[body.action].model_validate(said)
     turns = asyncio.Semaphore(AT_ONCE)
     give_up = time.monotonic() + SECONDS_IN_ALL
 
@@ -211,24 +238,33 @@ async def resolve_interventions(req: func.HttpRequest, client: DurableFunctionsC
     return answer({"resolved": taken, "results": list(results), "more": more, "decision_id": decision_id})
 
 
-async def _act(
-    req: func.HttpRequest, client: DurableFunctionsClient, action: str, contract: type[GateCommand], message: str
-) -> func.HttpResponse:
+async def _act(req: func.HttpRequest, client: DurableFunctionsClient, action: str) -> func.HttpResponse:
     intervention_id = instance_id_of(req, "intervention_id")
-    body = read_body(req, contract)
-    decision_id = decision_id_of(req, body.decision_id)
+    body = read_body(req, COMMANDS[action][0], said_by="by")
+    return await _do(client, intervention_id, action, body, decision_id_of(req, body.decision_id))
+
+
+async def _do(
+    client: DurableFunctionsClient, intervention_id: str, action: str, body: GateCommand, decision_id: str
+) -> func.HttpResponse:
+    by = speaker(body.by)
     state = await find(client, WORKFLOW, intervention_id)
     if isinstance(body, EditCommand):
         _check_body(body, state)
     # As it was sent: a result of null is not a result that was left out.
-    event = EVENTS[action].model_validate(body.plain() | {"decision_id": decision_id, "channel": "api"})
+    event = EVENTS[action].model_validate(body.plain() | _said_by(by, decision_id))
     progress = await _ask(client, intervention_id, action, event)
     status_url = _status_url(intervention_id)
     told = {"intervention_id": intervention_id, "action": action, "decision_id": decision_id, "status_url": status_url}
     if progress is None:
         message = "This was handed over; the run has yet to take it."
         return answer({**told, "message": message}, 202, {"Location": status_url})
-    return answer({**told, "message": message, "phase": progress.phase})
+    return answer({**told, "message": COMMANDS[action][1], "phase": progress.phase})
+
+
+def _said_by(by: Speaker, decision_id: str) -> dict[str, str | None]:
+    """The fields of an event that say who does it, and by which door it came."""
+    return {"by": by.who, "sent_by": by.sent_by, "decision_id": decision_id, "channel": "api"}
 
 
 async def _ask(client: DurableFunctionsClient, intervention_id: str, action: str, event: GateEvent) -> Progress | None:
@@ -268,7 +304,7 @@ def _in_vain(state: OrchestrationState) -> str | None:
     if progress is None or progress.gate is None or given is None or progress.deadline is None:
         return None
     goes_on = given.on_deadline == "escalate" and not progress.gate.escalated
-    if not progress.gate.actions or goes_on or progress.deadline > clock.now():
+    if not progress.gate.actions or goes_on or progress.deadline > progress.judged_at(clock.now()):
         return None
     return f"The time to act was up at {as_utc_text(progress.deadline)}."
 
@@ -285,7 +321,7 @@ def _about(state: OrchestrationState) -> dict[str, Any]:
     given = _given(state)
     if given is None:
         return {}
-    left_out = {"call", "body_schema", "mailbox", "idempotency_key", "execution_timeout"}
+    left_out = {"call", "body_schema", "mailbox", "idempotency_key", "execution_timeout", "started_by"}
     shown = given.model_dump(mode="json", exclude=left_out)
     return {**shown, "call": masked(given.call), "schema": given.body_schema}
 

@@ -24,8 +24,8 @@ from errors import BadRequest, Forbidden, NotAForm, PayloadTooLarge, TooLate
 from services import links, shown
 from services.record_store import get_record_store
 from settings import get_settings
-from triggers.instances import progress_of, run_of
 from triggers.pages import page, root_path
+from triggers.states import is_paused, progress_of, run_of
 from triggers.web import MAX_BODY
 
 COOKIE = "countersign_browser"
@@ -35,7 +35,9 @@ TOO_OLD = (
     "This page was open for too long, or in another browser, or your browser takes no cookies. "
     "What you typed is still here: please send it again."
 )
-LATER = ("It was handed over, but has not been looked at yet.", "Open the link again later to see.")
+LOOK_LATER = "Open the link again later to see."
+PAUSED = ("It is paused at the moment. What you sent is kept, and counts when it goes on.", LOOK_LATER)
+LATER = ("It was handed over, but has not been looked at yet.", LOOK_LATER)
 
 _BROWSER = re.compile(r"[A-Za-z0-9_-]{32}")
 
@@ -140,9 +142,24 @@ def new_view(req: func.HttpRequest, token: str, path: str) -> tuple[str, dict[st
 def form_page(req: func.HttpRequest, link: Link, template: str, status: int, **context: Any) -> func.HttpResponse:
     """Answer with a page that has a form, with a nonce for this view and this browser."""
     nonce, headers = new_view(req, link.token, f"/{link.page}")
+    pause = link.progress.pause
     return page(
-        template, status, headers, content=link.shown.content, person=link.claims.person, nonce=nonce, **context
+        template,
+        status,
+        headers,
+        content=link.shown.content,
+        person=link.claims.person,
+        nonce=nonce,
+        is_paused=is_paused(link.state),
+        pause=pause if pause is not None and pause.paused else None,
+        **context,
     )
+
+
+def later_page(link: Link) -> func.HttpResponse:
+    """Answer 202 with a page that says that the run has not looked yet at what was sent."""
+    sentences = PAUSED if is_paused(link.state) else LATER
+    return result_page(link, "Thank you", [*sentences], 202)
 
 
 def result_page(

@@ -16,11 +16,13 @@ import azure.functions as func
 import grpc
 import jinja2
 
-from errors import CountersignError, HubUnavailable, RecordsUnavailable
+from errors import CountersignError, HubUnavailable, RecordsUnavailable, Unauthorized
 from services.clock import now
+from services.identity import Permission, calling
 from services.links import BadLink
 from services.record_store import RecordStoreError
 from settings import get_settings
+from triggers.admission import admit, challenge
 from triggers.static_files import name_of
 
 POLICY = (
@@ -66,9 +68,12 @@ def page(
     )
 
 
-def error_page(status: int, sentence: str, headers: dict[str, str] | None = None) -> func.HttpResponse:
-    """Answer with a page that says a sentence, and nothing else."""
-    return page("error.html", status, headers, heading=_HEADINGS.get(status, "Something went wrong"), sentence=sentence)
+def error_page(
+    status: int, sentence: str, headers: dict[str, str] | None = None, heading: str | None = None
+) -> func.HttpResponse:
+    """Answer with a page that says a sentence, under the heading for its status unless another one is given."""
+    said = heading or _HEADINGS.get(status, "Something went wrong")
+    return page("error.html", status, headers, heading=said, sentence=sentence)
 
 
 def retry_after(seconds: float | None) -> dict[str, str]:
@@ -76,18 +81,22 @@ def retry_after(seconds: float | None) -> dict[str, str]:
     return {"Retry-After": str(max(1, math.ceil(seconds)))} if seconds is not None else {}
 
 
-def answers_pages(trigger: PageTrigger) -> PageTrigger:
+def answers_pages(trigger: PageTrigger, permission: Permission | None) -> PageTrigger:
     """Make a trigger answer every error as a page with the error's status, and let no traceback out.
 
-    What is not a ``CountersignError`` is logged whole, without the address, which may hold a token.
+    Before it sees a request, who sends it is held against ``permission``; None is for pages that are open, as those
+    behind links are. What is not a ``CountersignError`` is logged whole, without the address, which may hold a token.
     """
 
     @wraps(trigger)
     async def answering(req: func.HttpRequest, client: Any) -> func.HttpResponse:
         try:
-            return await trigger(req, client)
+            with calling(await admit(req, permission, is_page=True)):
+                return await trigger(req, client)
         except CountersignError as error:
-            return error_page(error.status, error.detail, retry_after(error.members.get("retry_after")))
+            headers = retry_after(error.members.get("retry_after")) | challenge(req, error, is_page=True)
+            heading = _WHO if isinstance(error, Unauthorized) else None
+            return error_page(error.status, error.detail, headers, heading=heading)
         except BadLink:
             sentence = "It may have been cut off on its way. Open it from the mail again, or copy it as a whole."
             return error_page(401, sentence)
@@ -105,6 +114,7 @@ def answers_pages(trigger: PageTrigger) -> PageTrigger:
     return answering
 
 
+_WHO = "Please say who you are"
 _AWAY = "A part of this app does not answer just now. Nothing was changed by this page."
 _INTERNAL = "Something went wrong on our side; the log of the app has the details."
 

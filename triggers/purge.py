@@ -9,13 +9,13 @@ import grpc
 from azure.durable_functions import DurableFunctionsClient
 from durabletask.client import OrchestrationQuery, OrchestrationState
 
-from services import clock, documents, outbox, purge_list, shown, waits
+from services import clock, documents, outbox, paused, pausing, purge_list, shown, waits
 from services.purge_list import Listed
 from services.record_store import RecordStore, get_record_store
 from settings import get_settings
 from triggers.instances import ENDED, head_of, run_of
 from triggers.verifying import note_purge, whole
-from triggers.windows import WORKFLOWS, look_through_instances, look_through_rows, told
+from triggers.windows import UPKEEP, WORKFLOWS, look_through_instances, look_through_rows, told
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -32,7 +32,8 @@ async def purge_instances(timer: func.TimerRequest, client: DurableFunctionsClie
         runtime_status=list(ENDED),
         created_time_to=clock.now() - shortest,
     )
-    counts += await look_through_instances(client, store, "purge", query, _purge_when_due)
+    names = (*WORKFLOWS, *UPKEEP)
+    counts += await look_through_instances(client, store, "purge", query, _purge_when_due, names=names)
     _LOGGER.info("Purged instances: %s", told(counts))
     await asyncio.to_thread(outbox.sweep)
     try:
@@ -51,6 +52,9 @@ def check_retention() -> None:
 
 async def _purge_when_due(client: DurableFunctionsClient, store: RecordStore, state: OrchestrationState) -> str:
     """Purge an instance when it is time."""
+    if state.name in UPKEEP:  # what it did stands in the trail of the run that it did it for
+        await client.purge_orchestration(state.instance_id)
+        return "purged"
     ended = state.last_updated_at.replace(tzinfo=UTC)
     return "kept" if ended > clock.now() - _retention(state.name) else await _purge(client, store, state)
 
@@ -88,6 +92,8 @@ async def _purge(client: DurableFunctionsClient, store: RecordStore, state: Orch
     await asyncio.to_thread(waits.forget, store, state.instance_id)
     await asyncio.to_thread(shown.forget, store, state.instance_id)
     await asyncio.to_thread(documents.forget, store, state.instance_id)
+    await asyncio.to_thread(paused.forget, store, state.instance_id)
+    await pausing.forget(client, state.instance_id)
     await client.purge_orchestration(state.instance_id)
     return "purged"
 

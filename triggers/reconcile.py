@@ -1,4 +1,4 @@
-"""A timer trigger that holds the open waits against the instances.
+"""A timer trigger that holds the open waits, and the list of what is paused, against the instances.
 
 Waits are written by activities, at least once and soon, so that there is little to heal: runs that were terminated or
 that failed leave their waits open, and sign-ups that were terminated what is personal; a store that was restored from a
@@ -18,25 +18,30 @@ from contracts.human_step import Progress
 from contracts.records import RecordBatch, Wait
 from orchestrators.guarded_call import guarded_call
 from orchestrators.signup import signup
-from services import clock, documents, outbox, shown, signup_erasure, waits
+from services import clock, documents, outbox, paused, shown, signup_erasure, waits
 from services.record_store import RecordStore, get_record_store
 from services.records import put_on_record
 from triggers.instances import ENDED, progress_of, run_of
+from triggers.listing import heal_paused, list_suspended
 from triggers.states import value_of
 from triggers.verifying import batches, note_end
-from triggers.windows import WORKFLOWS, look_through_instances, look_through_waits, told
+from triggers.windows import WORKFLOWS, look_through_instances, look_through_rows, look_through_waits, told
 
 _GOING = [OrchestrationStatus.RUNNING, OrchestrationStatus.SUSPENDED]
 _LOGGER = logging.getLogger(__name__)
 
 
 async def reconcile_records(timer: func.TimerRequest, client: DurableFunctionsClient) -> None:  # noqa: ARG001
-    """Close the waits whose runs no longer wait, and open those that are missing; count what was healed."""
+    """Close the waits whose runs no longer wait, and open those that are missing; count what was healed.
+
+    In the same way what is no longer paused is taken off its list, and what is paused is put on it.
+    """
     store = get_record_store()
     counts = await look_through_waits(client, store, _heal_wait)
+    counts += await look_through_rows(client, store, "paused", paused.window, heal_paused)
     query = OrchestrationQuery(runtime_status=_GOING)
     counts += await look_through_instances(client, store, "reconcile", query, _heal_instance)
-    healed = counts["closed"] + counts["opened"] + counts["reopened"] + counts["terminated"]
+    healed = sum(counts[each] for each in ("closed", "opened", "reopened", "terminated", "listed", "unlisted"))
     _LOGGER.log(logging.WARNING if healed else logging.INFO, "Reconciled the records: %s", told(counts))
 
 
@@ -90,7 +95,13 @@ async def _is_left_behind(client: DurableFunctionsClient, state: OrchestrationSt
 
 
 async def _heal_instance(client: DurableFunctionsClient, store: RecordStore, state: OrchestrationState) -> str:
-    """Open the wait of a run that waits, where the store has none."""
+    """List a run that is paused, and open the wait of one that waits, where the store has none."""
+    if state.runtime_status is OrchestrationStatus.SUSPENDED and await list_suspended(client, store, state):
+        return "listed"
+    return await _open_missing(client, store, state)
+
+
+async def _open_missing(client: DurableFunctionsClient, store: RecordStore, state: OrchestrationState) -> str:
     if await _is_in_order(store, state):
         return "unchanged"
     # The run may have gone on between the look at it and the look at the store.

@@ -16,6 +16,7 @@ from contracts.refund import (
     ReadyCommand,
     ReadyEvent,
     RefundInput,
+    ResumeRefund,
     SignalMicroservice,
     StartMicroservice,
     StartRefund,
@@ -42,6 +43,7 @@ from services import clock, documents, trail
 from services.record_store import RecordStoreError, get_record_store
 from settings import get_settings
 from triggers.ask_run import Asked, Rules, ask_run
+from triggers.callers import Speaker, read_data, sender, speaker, starter, unclear
 from triggers.instances import ENDED, describe, find, progress_of, run_of, start
 from triggers.starting import is_same_start, keyed
 from triggers.story import history_of
@@ -107,8 +109,9 @@ async def swap_microservice(req: func.HttpRequest, client: DurableFunctionsClien
     if "data" not in req.params:
         raise BadRequest("The parameter 'data' is missing.")
     refund_id, decision_id = asked.workflow_id, decision_id_of(req, None)
-    event = SwapEvent(data=asked.data, decision_id=decision_id, channel="api")
-    progress = await _ask(client, SWAP_RULES, refund_id, Asked(SWAP, event, API, SWAP))
+    by = sender()
+    event = SwapEvent(data=asked.data, decision_id=decision_id, channel="api", sent_by=by)
+    progress = await _ask(client, SWAP_RULES, refund_id, Asked(SWAP, event, by or API, SWAP))
     if progress is None:
         return answer_text("pending", 202)
     run = run_of(await find(client, WORKFLOW, refund_id))
@@ -179,8 +182,23 @@ async def make_refund_ready(req: func.HttpRequest, client: DurableFunctionsClien
     """``POST /api/refunds/{refund_id}/ready``: 200 with the verdict, 202 when there is none yet."""
     refund_id = instance_id_of(req, "refund_id")
     body = read_body(req, ReadyCommand) if req.get_body() else ReadyCommand()
-    decision_id = decision_id_of(req, body.decision_id)
-    verdict = await signal_ready(client, refund_id, decision_id, by=body.by, comments=body.comments)
+    return await _make_ready(client, refund_id, body, decision_id_of(req, body.decision_id))
+
+
+async def resume_refund(
+    client: DurableFunctionsClient, instance_id: str, data: dict[str, Any], decision_id: str
+) -> func.HttpResponse:
+    """Say by the data of a resume that a refund is ready, as ``make_refund_ready`` does."""
+    if "action" not in data:
+        raise unclear("This refund waits to be ready: say that with 'action', which is 'ready'.", "action", "'ready'")
+    given = read_data(data, ResumeRefund)
+    return await _make_ready(client, instance_id, ReadyCommand(by=given.by, comments=given.comments), decision_id)
+
+
+async def _make_ready(
+    client: DurableFunctionsClient, refund_id: str, body: ReadyCommand, decision_id: str
+) -> func.HttpResponse:
+    verdict = await signal_ready(client, refund_id, decision_id, by=speaker(body.by), comments=body.comments)
     status_url = _status_url(refund_id)
     told = {"refund_id": refund_id, "verdict": verdict, "decision_id": decision_id, "status_url": status_url}
     if verdict == "pending":
@@ -193,19 +211,22 @@ async def signal_ready(
     refund_id: str,
     decision_id: str,
     *,
-    by: str | None = None,
+    by: Speaker | None = None,
     comments: str | None = None,
 ) -> Signalled:
     """Say that a refund is ready, and give what the run made of it; ``pending`` when it did not come to it yet.
 
-    Raises ``NotFound``, ``TooLate``, or ``Unprocessable`` when the id came before with something else.
+    Without ``by``, it is a message of the caller, who need not be the same when it is repeated. Raises ``NotFound``,
+    ``TooLate``, or ``Unprocessable`` when the id came before with something else.
     """
     state = await find(client, WORKFLOW, refund_id)
     if _came_before(state, decision_id):
         return "duplicate"
-    event = ReadyEvent(by=by, comments=comments, decision_id=decision_id, channel="api")
+    who, sent_by = (by.who, by.sent_by) if by is not None else (None, sender())
+    event = ReadyEvent(by=who, comments=comments, decision_id=decision_id, channel="api", sent_by=sent_by)
+    asked = Asked(READY, event, who or sent_by or API, READY, comments)
     try:
-        progress = await _ask(client, READY_RULES, refund_id, Asked(READY, event, by or API, READY, comments))
+        progress = await _ask(client, READY_RULES, refund_id, asked)
     except Conflict:
         return "duplicate"
     except TooLate:
@@ -238,7 +259,9 @@ def _came_before(state: OrchestrationState, decision_id: str) -> bool:
 def _in_vain(state: OrchestrationState) -> str | None:
     """Why a suspended run will not count ``Ready`` when it goes on: it will see first that the time was up."""
     progress = progress_of(state)
-    if progress is None or progress.phase != WAITING or progress.deadline is None or progress.deadline > clock.now():
+    if progress is None or progress.phase != WAITING or progress.deadline is None:
+        return None
+    if progress.deadline > progress.judged_at(clock.now()):
         return None
     return f"The time to get ready was up at {as_utc_text(progress.deadline)}."
 
@@ -254,6 +277,7 @@ def _given(asked: dict[str, Any], ready_within: float | None = None) -> RefundIn
         "ready_hours": ready_within or settings.refund_ready_hours,
         "api": str(settings.refund_api).rstrip("/") if settings.refund_api is not None else None,
         "mailbox": settings.interventions_to,
+        "started_by": starter(),
     }
     return RefundInput.model_validate(asked | more)
 

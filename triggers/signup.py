@@ -10,11 +10,12 @@ from azure.durable_functions import DurableFunctionsClient
 from durabletask.client import OrchestrationState, OrchestrationStatus
 
 from contracts.audit import Entry, RunStamp
-from contracts.base import as_utc_text
+from contracts.base import as_utc_text, path_to
 from contracts.human_step import Asking, Progress, SignupStanding, digest_of_id
 from contracts.signup import (
     ID_PREFIX,
     DescribeSignup,
+    ResumeSignup,
     SignupForm,
     SignupInput,
     SignupRules,
@@ -34,6 +35,7 @@ from orchestrators.signup import (
     EXPIRED,
     FAILED,
     MAX_WRONG_CODES,
+    PATH,
     VERIFY,
     WAITING,
     signup,
@@ -43,6 +45,7 @@ from services.quiet_hours import check_zone, quiet_hours
 from services.record_store import RecordStoreError, get_record_store
 from settings import get_settings
 from triggers.ask_run import Asked, Rules, ask_run
+from triggers.callers import read_data, sender, starter, unclear
 from triggers.instances import ENDED, describe, progress_of, run_of, start
 from triggers.story import history_of
 from triggers.web import (
@@ -136,23 +139,43 @@ async def verify_signup(req: func.HttpRequest, client: DurableFunctionsClient) -
     """
     refuse_to_be_embedded(req)
     asked = read_parameters(req, VerifySignup)
-    decision_id = decision_id_of(req, None)
-    instance_id = signup_id(asked.username)
-    found = await look(client, asked.username)
+    verdict = await _verify(client, asked.username, asked.source, decision_id_of(req, None))
+    return answer_text(verdict, 202 if verdict == "pending" else 200)
+
+
+async def resume_signup(
+    client: DurableFunctionsClient, instance_id: str, data: dict[str, Any], decision_id: str
+) -> func.HttpResponse:
+    """Verify a sign-up by the data of a resume, as ``verify_signup`` does."""
+    if "action" not in data:
+        raise unclear("This sign-up waits to be verified: say so with 'action', 'verify'.", "action", "'verify'")
+    given = read_data(data, ResumeSignup)
+    verdict = await _verify(client, instance_id, given.source, decision_id)
+    status_url = get_settings().base_url + path_to(PATH, instance_id)
+    told = {"instance_id": instance_id, "verdict": verdict, "status_url": status_url}
+    return answer(told, 202, {"Location": status_url}) if verdict == "pending" else answer(told)
+
+
+async def _verify(
+    client: DurableFunctionsClient, username: str, source: str, decision_id: str
+) -> Literal["done", "already verified", "pending"]:
+    """Verify a sign-up, and give whether this very call did; ``pending`` when the run did not come to it yet."""
+    instance_id = signup_id(username)
+    found = await look(client, username)
     if found is None or not found.is_verified:
-        event = VerifyEvent(source=asked.source, decision_id=decision_id, channel="api")
+        by = sender()
+        event = VerifyEvent(source=source, decision_id=decision_id, channel="api", sent_by=by)
         try:
-            progress = await ask(client, instance_id, VERIFY, event)
+            progress = await ask(client, instance_id, VERIFY, event, by=by or PROGRAM)
         except (Conflict, NotFound, TooLate):
-            found = await look(client, asked.username)
+            found = await look(client, username)
             if found is None and await has_account(instance_id):  # it was purged
-                return answer_text("already verified")
+                return "already verified"
             if found is None or not found.is_verified:
                 raise
         else:
-            return answer_text("done") if progress is not None else answer_text("pending", 202)
-    is_ours = found.standing.verified_by == digest_of_id(decision_id)
-    return answer_text("done" if is_ours else "already verified")
+            return "done" if progress is not None else "pending"
+    return "done" if found.standing.verified_by == digest_of_id(decision_id) else "already verified"
 
 
 async def describe_signup(req: func.HttpRequest, client: DurableFunctionsClient) -> func.HttpResponse:
@@ -254,7 +277,14 @@ async def begin(
         return False
 
     key = address_key(form.email)
-    given = SignupInput(form=form, rules=_rules(timezone), address_key=key, session=session, channel=channel)
+    given = SignupInput(
+        form=form,
+        rules=_rules(timezone),
+        address_key=key,
+        session=session,
+        channel=channel,
+        started_by=starter(),
+    )
     begun = await start(client, WORKFLOW, instance_id, given, options, is_repetition=is_repetition)
     for each in replaced:  # its history is gone, and nobody else would know of its mails
         await asyncio.to_thread(_erase_mails, each)

@@ -116,7 +116,7 @@ def _why_not(signup: Signup | None, claims: SignupClaims) -> func.HttpResponse |
     is_there = signup is not None and signup.run == claims.run
     if signup is not None and is_there and (signup.is_verified or not signup.is_waiting):
         return over(signup)
-    if claims.until <= now():
+    if claims.until <= now() and (signup is None or not is_there or _is_up(signup)):
         return over(None)
     if signup is None or not is_there:
         raise TooLate("What it was for has ended. There is nothing for you to do here.")
@@ -124,6 +124,12 @@ def _why_not(signup: Signup | None, claims: SignupClaims) -> func.HttpResponse |
         sentence = "A newer mail was sent since. Use the link in that one."
         return result("This link is no longer in use", sentence, status=410, more=SEND_AGAIN)
     return None
+
+
+def _is_up(signup: Signup) -> bool:
+    """Whether the time of a run is up, which it may have yet to see; its deadline moves when its clock stood still."""
+    deadline = signup.progress.deadline
+    return deadline is not None and deadline <= signup.progress.judged_at(now())
 
 
 def _is_to(signup: Signup, claims: SignupClaims) -> bool:

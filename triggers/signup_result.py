@@ -73,7 +73,7 @@ def is_code(signup: Signup, typed: str) -> bool:
         run=signup.run,
         generation=signup.standing.generation,
         address=signup.asked.address_key,
-        until=deadline,
+        until=deadline - signup.progress.frozen,
     )
     return links.is_signup_code(claims, same_address(signup.asked.form.email), typed)
 

@@ -91,7 +91,7 @@ def keyed(options: StartOptions, key: str | None) -> StartOptions:
 
 
 def is_same_start(there: OrchestrationState, workflow: str, given: Keyed, in_no_body: Sequence[str]) -> bool:
-    """Whether a run was started with the same ``Idempotency-Key``, and the same body.
+    """Whether a run was started with the same ``Idempotency-Key``, and the same body, whoever started it.
 
     ``in_no_body`` are the fields of the input that no body says. Raises ``Unprocessable`` when the key came before with
     another body.
@@ -104,7 +104,7 @@ def is_same_start(there: OrchestrationState, workflow: str, given: Keyed, in_no_
         return False
     if before.idempotency_key != given.idempotency_key:
         return False
-    same = {name: getattr(given, name) for name in (*in_no_body, "execution_timeout")}
+    same = {name: getattr(given, name) for name in (*in_no_body, "execution_timeout", "started_by")}
     if before.model_copy(update=same) != given:
         raise Unprocessable("This Idempotency-Key came before with another body. Use a new one for each.")
     return True

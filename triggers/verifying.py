@@ -137,6 +137,7 @@ def note_purge(
     kept: Sequence[Kept],
     *,
     channel: Channel = "timer",
+    actor: str | None = None,
     detail: str | None = None,
 ) -> None:
     """Note how far the chain of the run goes whose history is purged; what became of others of its id is not known.
@@ -158,6 +159,7 @@ def note_purge(
         run=run,
         anchor=anchor,
         channel=channel,
+        actor=actor,
         detail=detail,
         once=True,
     )

@@ -17,12 +17,12 @@ from triggers.approval import RULES
 from triggers.ask_run import Asked, ask_run, is_over
 from triggers.link_page import (
     GONE,
-    LATER,
     TOO_OLD,
     Link,
     follow,
     form_page,
     is_of_this_view,
+    later_page,
     refuse_other_pages,
     result_page,
 )
@@ -212,7 +212,7 @@ def _refused(
 
 def _taken(behind: Behind, what: Said, progress: Progress | None) -> func.HttpResponse:
     if progress is None:
-        return result_page(behind, "Thank you", [*LATER], 202)
+        return later_page(behind)
     if what.vote == "delegate":
         assert what.to is not None
         return result_page(behind, "Thank you", [f"You have handed this over to {what.to.shown}, who gets a mail."])

@@ -22,7 +22,9 @@ from errors import (
     RecordsUnavailable,
     Unprocessable,
 )
+from services.identity import Permission, calling, current_caller
 from services.record_store import RecordStoreError
+from triggers.admission import admit, challenge
 
 MAX_BODY = 256 * 1024
 """Bytes of a body that are taken; more is 413."""
@@ -37,20 +39,23 @@ _DECISION_ID: TypeAdapter[str] = TypeAdapter(DecisionId)
 type Trigger = Callable[..., Awaitable[func.HttpResponse]]
 
 
-def answers_errors(trigger: Trigger) -> Trigger:
+def answers_errors(trigger: Trigger, permission: Permission | None) -> Trigger:
     """Make a trigger answer every error as RFC 9457 problem details, and let no traceback out.
 
-    What is not a ``CountersignError`` is logged whole and answered with 500 and a sentence. A request that
-    changes something and that a browser sends for another site is refused before the trigger sees it.
+    Before it sees a request, who sends it is held against ``permission`` (None: it is open to all), and what changes
+    something and comes from a browser for another site is refused. In the trigger, ``current_caller()`` gives the
+    caller. What is not a ``CountersignError`` is logged whole and answered with 500 and a sentence.
     """
 
     @wraps(trigger)
     async def answering(req: func.HttpRequest, client: Any) -> func.HttpResponse:
         try:
+            caller = await admit(req, permission)
             refuse_cross_site(req)
-            return await trigger(req, client)
+            with calling(caller):
+                return await trigger(req, client)
         except CountersignError as error:
-            return problem(error)
+            return problem(error, challenge(req, error))
         except grpc.RpcError as error:
             _LOGGER.exception("The task hub failed in %s", trigger.__name__)
             unavailable = getattr(error, "code", lambda: None)() == grpc.StatusCode.UNAVAILABLE
@@ -94,14 +99,19 @@ def _refuse_other_sites(req: func.HttpRequest) -> None:
         raise Forbidden("This request came from a page of another site.")
 
 
-def read_body[Body: Contract](req: func.HttpRequest, contract: type[Body]) -> Body:
+def read_body[Body: Contract](req: func.HttpRequest, contract: type[Body], said_by: str | None = None) -> Body:
     """Read the JSON body as ``contract``, whatever its content type says.
 
+    ``said_by`` is the field of a body that names who says this, such as ``approver``: where the body leaves it out, it
+    is the caller, so that nobody has to repeat who he is. What is named is not looked at here: ``speak_as`` does that.
     Raises ``PayloadTooLarge``, ``BadRequest`` (not JSON) or ``Unprocessable`` (names each bad field).
     """
     body = req.get_body()
     if len(body) > MAX_BODY:
         raise PayloadTooLarge(f"The body has {len(body):,} bytes; at most {MAX_BODY:,} are taken.")
+    caller = current_caller()
+    if said_by is not None and caller is not None:
+        body = _with_default(body, said_by, caller.name)
     try:
         return contract.model_validate_json(body)
     except ValidationError as error:
@@ -111,6 +121,18 @@ def read_body[Body: Contract](req: func.HttpRequest, contract: type[Body]) -> Bo
     fields = [{"field": ".".join(map(str, one["loc"])) or "(body)", "message": one["msg"]} for one in found[:20]]
     names = ", ".join(dict.fromkeys(one["field"][:60] for one in fields))
     raise Unprocessable(f"The body is not valid: {names}.", errors=fields)
+
+
+def _with_default(body: bytes, field: str, value: str) -> bytes:
+    """Put a field before all others of a JSON object, of which the last one counts that has its name.
+
+    It is not read and written anew, which could make another number of one that is written in many digits.
+    """
+    rest = body.lstrip(b" \t\r\n")
+    if not rest.startswith(b"{"):
+        return body
+    comma = b"" if rest[1:].lstrip(b" \t\r\n").startswith(b"}") else b","
+    return b"{%s:%s%s%s" % (json.dumps(field).encode(), json.dumps(value).encode(), comma, rest[1:])
 
 
 def check(look: Callable[[Any], None], field: str, value: Any | None) -> None:
@@ -222,7 +244,7 @@ def answer_text(text: str, status: int = 200) -> func.HttpResponse:
     return func.HttpResponse(body, status_code=status, mimetype="text/plain", charset="utf-8", headers=headers)
 
 
-def problem(error: CountersignError) -> func.HttpResponse:
+def problem(error: CountersignError, headers: dict[str, str] | None = None) -> func.HttpResponse:
     """Answer with the problem details (RFC 9457) of an error."""
     document = {
         "type": f"urn:countersign:problem:{error.slug}",
@@ -232,8 +254,8 @@ def problem(error: CountersignError) -> func.HttpResponse:
         **error.members,
     }
     after = error.members.get("retry_after")
-    headers = {"Retry-After": str(after)} if after is not None else {}
-    return _json(document, error.status, "application/problem+json", headers)
+    later = {"Retry-After": str(after)} if after is not None else {}
+    return _json(document, error.status, "application/problem+json", later | (headers or {}))
 
 
 def _json(document: dict[str, Any], status: int, mimetype: str, headers: dict[str, str]) -> func.HttpResponse:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 
 import grpc
@@ -14,9 +14,11 @@ from contracts.records import Wait
 from orchestrators.approval import approval
 from orchestrators.guarded_call import guarded_call
 from orchestrators.manual_intervention import manual_intervention
+from orchestrators.pause_due import pause_due
 from orchestrators.purchase_order import purchase_order
 from orchestrators.refund import refund
 from orchestrators.signup import signup
+from orchestrators.workflow import workflow
 from services import waits
 from services.record_store import Change, RecordStore
 from triggers.instances import page_of
@@ -28,8 +30,11 @@ WORKFLOWS = {
     manual_intervention.__name__: "/design-pattern/intervention/status/{}",
     refund.__name__: "/api/refunds/{}",
     signup.__name__: "/api/signups/{}",
+    workflow.__name__: "/api/v1/executions/{}",
 }
 """The workflows, and where in the app people find their instances."""
+UPKEEP = (pause_due.__name__,)
+"""The orchestrations that nobody starts but the app itself; they are purged with the rest, and shown nowhere."""
 
 WINDOW = 100
 WINDOWS = 50
@@ -70,6 +75,8 @@ async def look_through_instances(
     name: str,
     query: OrchestrationQuery,
     look: Look[OrchestrationState],
+    *,
+    names: Collection[str] = WORKFLOWS.keys(),
 ) -> Counter[str]:
     """Look at the instances of the workflows that fit; ``name`` is that of the place where it goes on the next time."""
     counts: Counter[str] = Counter()
@@ -83,7 +90,7 @@ async def look_through_instances(
                 # Perhaps it is the cursor that is not understood, which may be from another task hub.
                 await asyncio.to_thread(_keep_cursor, store, name, None)
             raise
-        counts += await _each(client, store, [each for each in found if each.name in WORKFLOWS], look)
+        counts += await _each(client, store, [each for each in found if each.name in names], look)
         await asyncio.to_thread(_keep_cursor, store, name, continuation)
         if continuation is None:
             break

@@ -646,11 +646,13 @@ def test_a_suspended_run_is_handed_what_is_to_be_done(
 ) -> None:
     intervention_id = failed(client)
     page = gate(host, browser, intervention_id)
+    assert "paused" not in text(page.response)
     client.post(f"{MANAGEMENT}/{intervention_id}/suspend", params={"reason": "wait"})
     until(lambda: told(client, intervention_id)["runtime_status"] == "SUSPENDED")
     answer = page.send(action="skip", reason="Go")
     assert answer.status_code == 202
-    assert "handed over, but has not been looked at yet" in text(answer)
+    assert "It is paused at the moment. What you sent is kept" in text(answer)
+    assert "This is paused at the moment" in text(browser.get(page.link))
     client.post(f"{MANAGEMENT}/{intervention_id}/resume", params={"reason": "go"})
     assert ended(client, intervention_id)["status"] == "Skipped"
     assert done(client, intervention_id) == [("skip", ANN, "link")]

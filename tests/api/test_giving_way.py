@@ -11,8 +11,7 @@ from durabletask import task
 from durabletask.worker import TaskHubGrpcWorker
 
 from activities.records import record
-from contracts.audit import TrailHead
-from contracts.base import Contract
+from contracts.outcome import Outcome
 from contracts.start import StartOptions
 from local_host.direct_client import install
 from local_host.task_hub.clock import SystemClock
@@ -55,11 +54,10 @@ def child(ctx: task.OrchestrationContext, _: Any) -> Generator[task.Task[Any], A
     return outcome
 
 
-class ChildOutcome(Contract):
+class ChildOutcome(Outcome):
     """The output of the child."""
 
     status: str = "gone"
-    trail: TrailHead | None = None
 
 
 @pytest.fixture

@@ -161,26 +161,30 @@ def test_there_is_no_outbox_where_mail_is_sent_and_none_on_azure(tmp_path: Path)
 
 
 def test_where_keys_are_asked_for_the_outbox_asks_too_and_the_pages_of_links_do_not(tmp_path: Path) -> None:
-    with host_process(tmp_path / "data", "--keys") as host, host.client() as client:
-        keys = re.search(r'"functionKeys".*?"default": *"([^"]+)"', (host.data / "keys.json").read_text(), re.DOTALL)
-        assert keys is not None
-        code = keys[1]
-        assert client.get("/outbox").status_code == 401
-        assert client.get("/outbox/x").status_code == 401
-        with httpx.Client(base_url=host.url, headers={"x-functions-key": code}, trust_env=False) as keyed:
+    with host_process(tmp_path / "data", environment={"AUTH": "keys"}) as host, host.client() as client:
+        starter, admin = host.key("alice", "execution:start"), host.key("root", "approval:admin")
+        for path in ("/outbox", "/outbox/x"):
+            for auth in (None, ("alice", "wrong"), (admin, "")):
+                answer = client.get(path, auth=auth)
+                assert answer.status_code == 401
+                assert answer.headers["WWW-Authenticate"] == 'Basic realm="countersign", charset="UTF-8"'
+                assert "Please say who you are" in answer.text
+            assert client.get(path, auth=("alice", starter)).status_code == 403
+        with httpx.Client(base_url=host.url, headers={"Authorization": f"Bearer {starter}"}, trust_env=False) as keyed:
             request_id = asked(keyed)
         link = link_to(host, request_id, BOB)
-        page = client.get("/outbox", params={"code": code})
-        assert page.status_code == 200
+        browser = httpx.BasicAuth("whoever", admin)
+        page = client.get("/outbox", auth=browser)
+        assert (page.status_code, client.head("/outbox", auth=browser).status_code) == (200, 200)
         addresses = re.findall(r'<li><a href="([^"]+)"', page.text)
-        mail = client.get(addresses[0])
+        mail = client.get(addresses[0], auth=browser)
         assert mail.status_code == 200
         frame = re.search(r'<iframe src="([^"]+)"', mail.text)
         assert frame is not None
-        assert client.get(frame[1].replace("&amp;", "&")).status_code == 200
-        assert client.get("/outbox/x", params={"code": code}).status_code == 404
+        assert client.get(frame[1].replace("&amp;", "&"), auth=browser).status_code == 200
+        assert client.get("/outbox/x", auth=browser).status_code == 404
         page = opened(client, link).response
-        assert code not in page.text
+        assert admin not in page.text
         sheet = re.search(r'href="(/static/[^"]+)"', page.text)
         assert sheet is not None
         assert client.get(sheet[1]).status_code == 200

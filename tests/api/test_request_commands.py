@@ -353,7 +353,7 @@ def test_the_links_are_sent_again_to_all_who_have_yet_to_vote_or_to_one(client: 
     assert command(client, request_id, "remind").status_code == 200
     assert command(client, request_id, "remind", approver=DAVE.upper(), by=None).status_code == 200
     notes = [(each["actor"], each["people"]) for each in told(client, request_id, "reminded")]
-    assert notes == [("Alice", [BOB, DAVE]), ("(API)", [DAVE])]
+    assert notes == [("Alice", [BOB, DAVE]), ("developer", [DAVE])]
     refused(command(client, request_id, "remind", approver=ERIN), 403, "not_asked")
 
     def sent() -> bool:

@@ -805,14 +805,15 @@ def test_get_starts_nothing_and_a_get_of_a_command_is_none(client: httpx.Client,
 
 
 def test_no_answer_mail_or_log_holds_a_key_a_token_or_an_address_of_the_management(tmp_path: Path) -> None:
-    with host_process(tmp_path, "--keys") as host:
+    with host_process(tmp_path, "--keys", environment={"AUTH": "keys"}) as host:
         keys = re.findall(r'"([\w+/=-]{30,})"', (tmp_path / "keys.json").read_text())
         assert keys
-        found = re.search(r'"functionKeys".*?"default": *"([^"]+)"', (tmp_path / "keys.json").read_text(), re.DOTALL)
-        assert found is not None
-        headers = {"x-functions-key": found[1]}
+        given = ("execution:start", "execution:read", "approval:decide", "approval:admin", "audit:read")
+        key = host.key("root@example.com", *given)
+        keys.append(key.split("_", 2)[2])
         with host.client() as bare:
             assert bare.post("/api/requests", json=REQUEST).status_code == 401
+        headers = {"Authorization": f"Bearer {key}"}
         with httpx.Client(base_url=host.url, headers=headers, trust_env=False, timeout=20) as client:
             request_id = asked(client, BOB, CAROL, policy="all", second_factor="mail_code")
             path = f"/api/requests/{request_id}"

@@ -19,6 +19,7 @@ from settings import get_settings
 from tests import conftest as _without_timers  # noqa: F401
 from tests.orchestrators.engine import Engine, running_engine
 from tests.orchestrators.goldens import FOLDER, load, save, shape
+from tests.orchestrators.pausing import Pauses
 
 ORDER = {"order_id": "order123", "cost": 500.0, "product": "Widget", "quantity": 2}
 REQUEST = {
@@ -43,6 +44,30 @@ RESEND = ("resend", {"channel": "page", "decision_id": "r1"})
 CHANGE = ("change_email", {"email": "b@example.com", "address_key": "1" * 32, "decision_id": "c1"})
 STOP = ("stop_reminders", {"changes": 0, "channel": "link", "decision_id": "s1"})
 BERLIN = {"start": "21:00", "end": "08:00", "zone": "Europe/Berlin"}
+
+
+def _step(name: str, action: dict[str, Any], **ways: str) -> dict[str, Any]:
+    return {"id": name, "type": "action", "action": action, **ways}
+
+
+def _check(name: str, field: str, value: Any, **ways: str) -> dict[str, Any]:
+    condition = {"field": field, "operator": ">" if isinstance(value, int) else "=", "value": value}
+    return {"id": name, "type": "condition", "condition": condition, **ways}
+
+
+STEPS = [
+    _check("check", "amount", 10_000, on_true="ask", on_false="end"),
+    _step("ask", {"type": "block", "reason": "Look at {{amount}}", "schema": FORM}, next="mail", on_rejected="stop"),
+    _step("mail", {"type": "email", "to": "{{to}}", "subject": "Yes", "text": "{{amount}}"}, next="end"),
+    _step("call", {"type": "call", "request": {"call": {"kind": "simulated", "fails": 1}, "retry": {"attempts": 1}}}),
+    _step("approve", {"type": "approve", "request": {"requester": "Alice", "item": "x", "timeout_hours": 2}}),
+    _step("wait", {"type": "wait_event", "name": "paid", "timeout_hours": 1}, next="again", on_timeout="rest"),
+    _check("again", "state", "done", on_true="end", on_false="rest"),
+    _step("rest", {"type": "delay", "duration": 1}, next="wait"),
+    _step("end", {"type": "complete", "output": "{{amount}}"}),
+    _step("stop", {"type": "fail", "reason": "no to {{amount}}"}),
+]
+"""Steps of a declared workflow, of which a run begins at any."""
 
 type Scenario = Callable[[Engine], str]
 
@@ -121,6 +146,33 @@ def _call_of(engine: Engine, instance: str, name: str) -> str:
     )
 
 
+def workflow(*happened: Any, ends: bool = True, **asked: Any) -> Scenario:
+    """A declared workflow to which these happen: events with their payloads, hours that pass, and what is said to the
+    run that it has called last. Its steps are those of ``STEPS`` from ``begin`` on."""
+    begin: str = asked.pop("begin")
+    given = {
+        "workflow": "orders",
+        "version": 1,
+        "definition": {"name": "orders", "steps": sorted(STEPS, key=lambda step: step["id"] != begin)},
+        "input": {"amount": 12_000, "to": "a@example.com", "state": "open"},
+    }
+
+    def play(engine: Engine) -> str:
+        instance = engine.start("workflow", given | asked)
+        for each in happened:
+            status = engine.status(instance)
+            if isinstance(each, int | float):
+                engine.advance(hours=each)
+            else:
+                event, payload = each
+                engine.event(instance if event in ("answer", "paid") else status["data"]["child"], event, payload)
+        if ends:
+            engine.end(instance)
+        return instance
+
+    return play
+
+
 def signup(
     name: str, *steps: Any, ends: bool = True, known: bool = False, email: str | None = None, **asked: Any
 ) -> Scenario:
@@ -148,6 +200,43 @@ def signup(
         if ends:
             engine.end(instance)
         return instance
+
+    return play
+
+
+def paused_order(*events: Any, hours: float = 0, data: dict[str, Any] | None = None) -> Scenario:
+    """A purchase order that gets these events while it is paused; without any, it waits to its end."""
+
+    def play(engine: Engine) -> str:
+        instance = purchase_order(ends=False)(engine)
+        pauses = Pauses(engine, instance)
+        pauses.pause()
+        for event in events:
+            engine.event(instance, "approval_event", event)
+        engine.advance(hours=hours)
+        pauses.resume(data)
+        if not events:
+            engine.advance(hours=1)
+        engine.end(instance)
+        return instance
+
+    return play
+
+
+def paused_refund(*, call: bool = False) -> Scenario:
+    """A refund that is paused, and resumed, with its first call, which somebody retries meanwhile; or that call."""
+
+    def play(engine: Engine) -> str:
+        instance = refund(failing=("create_refund",), ends=False)(engine)
+        engine.state(instance)
+        child, pauses = _call_of(engine, instance, "create_refund"), Pauses(engine, instance)
+        pauses.pause()
+        engine.event(child, "retry", {"by": "Olga", "reason": "as they asked"})
+        engine.advance(hours=30)
+        pauses.resume()
+        engine.event(instance, "Ready", None)
+        engine.end(instance)
+        return child if call else instance
 
     return play
 
@@ -196,6 +285,8 @@ SCENARIOS: dict[str, dict[str, Scenario]] = {
         "malformed_first": purchase_order({"approved": "yes"}, APPROVAL),
         "timed_out": purchase_order(timeout=30),
         "waiting": purchase_order(ends=False),
+        "paused_with_data": paused_order(APPROVAL, data={"reviewed_by": "Bob"}),
+        "frozen_over_its_time": paused_order(hours=2),
     },
     "approval": {
         "approved": approval(DECISION),
@@ -260,6 +351,7 @@ SCENARIOS: dict[str, dict[str, Scenario]] = {
         "escalated": guarded_call(deadline=0.4, on_deadline="escalate", escalate_to=PEOPLE),
         "took_too_long": guarded_call(execution_timeout=600),
         "waiting": guarded_call(ends=False),
+        "paused_with_its_run": paused_refund(call=True),
     },
     "manual_intervention": {
         "succeeded": intervention((COMMAND, "fetched")),
@@ -301,6 +393,7 @@ SCENARIOS: dict[str, dict[str, Scenario]] = {
         "out_of_time": refund(1, execution_timeout=3600.0),
         "out_of_time_at_a_gate": refund(("Ready", None), 1, failing=("process_refund",), execution_timeout=3600.0),
         "waiting": refund(ends=False),
+        "paused": paused_refund(),
         "undoing": refund(("notify_created", "fail"), failing=("notify_created", "cancel_refund"), ends=False),
     },
     "signup": {
@@ -319,6 +412,23 @@ SCENARIOS: dict[str, dict[str, Scenario]] = {
         "out_of_time": signup("late", 2, execution_timeout=3600.0),
         "waiting": signup("waiting", 25, ends=False),
         "changed_and_waiting": signup("moved", CHANGE, 25, ends=False),
+    },
+    "workflow": {
+        "approved": workflow(
+            ("answer", {"by": "Ann", "data": {"approved": True}, "decision_id": "d1"}),
+            ("answer", {"by": "Ann", "data": {"approved": True, "cost_centre": "R"}, "decision_id": "d2"}),
+            begin="check",
+        ),
+        "rejected": workflow(
+            ("answer", {"by": "Ann", "data": {"approved": False, "cost_centre": "R", "comments": "no"}}), begin="ask"
+        ),
+        "called": workflow(("retry", {"by": "Olga", "reason": "again"}), begin="call"),
+        "approval": workflow(("decision", {"approver": "Manager", "is_approved": True}), begin="approve"),
+        "in_a_loop": workflow(
+            *[("paid", {"n": number}) for number in range(13)], 14, ("paid", {"state": "done"}), 1, begin="wait"
+        ),
+        "out_of_time": workflow(1, begin="ask", execution_timeout=3600.0),
+        "waiting": workflow(begin="ask", ends=False),
     },
 }
 

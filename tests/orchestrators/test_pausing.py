@@ -1,64 +1,15 @@
 """Pausing any workflow at any point: what holds, what is kept, and what becomes of its times, on a real engine."""
 
-from datetime import datetime, timedelta
+import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from services import trail
-from services.record_store import get_record_store
 from tests.orchestrators.engine import Engine
-
-ORDER = {"order_id": "order123", "cost": 500, "product": "Widget", "quantity": 2}
-APPROVED = {"approver_name": "Manager", "approved": True}
-
-
-class Pauses:
-    """Pauses one run, as the app does: the event first, and the engine's own suspension after it."""
-
-    def __init__(self, engine: Engine, instance: str) -> None:
-        self._engine, self._instance = engine, instance
-        self.number = 0
-
-    def pause(self, clock: str = "freeze", *, natively: bool = True) -> None:
-        """Pause it."""
-        self.number += 1
-        self.tell("pause", self.number, clock)
-        if natively:
-            self._engine.client.suspend_orchestration(self._instance)
-        self._engine.state(self._instance)
-
-    def resume(self, data: dict[str, Any] | None = None, clock: str = "freeze", *, natively: bool = True) -> None:
-        """Resume it."""
-        self.tell("resume", self.number, clock, data=data)
-        if natively:
-            self._engine.client.resume_orchestration(self._instance)
-        self._engine.state(self._instance)
-
-    def tell(self, action: str, number: int, clock: str = "freeze", **said: Any) -> None:
-        """Raise the event alone."""
-        at = self._engine.now.isoformat().replace("+00:00", "Z")
-        event = {"action": action, "source": self._instance, "number": number, "at": at, "by": "alice", "clock": clock}
-        reason = {"reason": "Awaiting review"} if action == "pause" else {}
-        self._engine.event(self._instance, "pausing", event | reason | said)
-
-
-def start_order(engine: Engine, **said: Any) -> tuple[str, Pauses]:
-    """Start an order that waits for its approval for an hour."""
-    instance = engine.start("purchase_order", {"order": ORDER, "timeout_seconds": 3600} | said)
-    engine.phase(instance, "waiting_for_approval")
-    return instance, Pauses(engine, instance)
-
-
-def deadline(engine: Engine, instance: str) -> datetime:
-    """Until when the run says that it waits."""
-    return datetime.fromisoformat(engine.status(instance)["deadline"])
-
-
-def actions(instance: str) -> list[str]:
-    """What the trail of an instance says."""
-    return [entry.action for entry in trail.read(get_record_store(), instance).entries]
+from tests.orchestrators.pausing import APPROVED, deadline, start_order
+from tests.orchestrators.reading import actions, entries, open_waits, waits_of
 
 
 @pytest.mark.parametrize("natively", [True, False])
@@ -83,8 +34,8 @@ def test_a_paused_run_takes_nothing_until_it_is_resumed(engine: Engine, *, nativ
 def test_the_trail_has_the_pause_while_it_lasts_and_the_resumption(engine: Engine, *, natively: bool) -> None:
     instance, pauses = start_order(engine)
     pauses.pause(natively=natively)
-    entries = trail.read(get_record_store(), instance).entries
-    assert (entries[-1].action, entries[-1].actor, entries[-1].comment) == ("paused", "alice", "Awaiting review")
+    last = entries(instance)[-1]
+    assert (last.action, last.actor, last.comment) == ("paused", "alice", "Awaiting review")
     pauses.resume({"reviewed_by": "bob"}, natively=natively)
     assert actions(instance)[-2:] == ["paused", "resumed"]
     status = engine.status(instance)
@@ -219,20 +170,35 @@ def test_the_execution_timeout_stands_still_too(engine: Engine) -> None:
     assert engine.end(instance).runtime_status.name == "FAILED"
 
 
-def test_an_open_wait_says_the_new_deadline(engine: Engine, data_folder: Path) -> None:
-    from services import waits
-
+def test_an_open_wait_says_the_new_deadline(engine: Engine) -> None:
     instance, pauses = start_order(engine)
-    before = next(wait for wait, is_open in waits.of_instance(get_record_store(), instance) if is_open)
+    (before,) = open_waits(instance)
     pauses.pause()
     engine.advance(hours=5)
     pauses.resume()
-    after = [wait for wait, is_open in waits.of_instance(get_record_store(), instance) if is_open]
-    assert len(after) == 1
+    (after,) = open_waits(instance)
     assert before.deadline is not None
-    assert after[0].deadline == before.deadline + timedelta(hours=5)
-    assert after[0].since == before.since
-    assert engine.status(instance)["wait"] == after[0].number
+    assert after.deadline == before.deadline + timedelta(hours=5)
+    assert after.since == before.since
+    assert engine.status(instance)["wait"] == after.number
     engine.event(instance, "approval_event", APPROVED)
     engine.output(instance)
-    assert not any(is_open for _, is_open in waits.of_instance(get_record_store(), instance))
+    assert [is_open for _, is_open in waits_of(instance)] == [False, False]
+
+
+def test_what_it_is_resumed_with_goes_on_to_what_follows_and_into_the_output(engine: Engine, data_folder: Path) -> None:
+    instance, pauses = start_order(engine)
+    pauses.pause()
+    engine.event(instance, "approval_event", APPROVED)
+    pauses.resume({"reviewed_by": "bob"})
+    assert engine.output(instance)["resume_data"] == {"reviewed_by": "bob"}
+    (placed,) = (data_folder / "orders" / "placed").glob("*.json")
+    assert json.loads(placed.read_text())["resume_data"] == {"reviewed_by": "bob"}
+
+
+def test_a_run_that_was_never_paused_says_nothing_of_it(engine: Engine, data_folder: Path) -> None:
+    instance, _ = start_order(engine)
+    engine.event(instance, "approval_event", APPROVED)
+    assert "resume_data" not in engine.output(instance)
+    (placed,) = (data_folder / "orders" / "placed").glob("*.json")
+    assert "resume_data" not in json.loads(placed.read_text())

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from local_host.app_loader import App, load_app
-from settings import Settings
+from settings import Settings, get_settings
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -32,7 +32,15 @@ OPEN = {
     "/static/{file}",
 }
 """What people open who have nothing but a link, or want to sign up: links are signed, and the rest is style."""
-PLATFORM_SETS = {"LOCAL_HOST_DATA", "WEBSITE_HOSTNAME", "WEBSITE_INSTANCE_ID"}
+PLATFORM_SETS = {
+    "LOCAL_HOST_DATA",
+    "WEBSITE_HOSTNAME",
+    "WEBSITE_INSTANCE_ID",
+    "WEBSITE_POD_NAME",
+    "WEBSITE_SITE_NAME",
+    "WEBSITE_AUTH_ENABLED",
+    "CONTAINER_NAME",
+}
 """What the host or Azure sets, and nobody else should."""
 
 
@@ -90,11 +98,22 @@ def test_the_example_switches_strict_typing_on() -> None:
     assert EXAMPLE["AZURE_FUNCTIONS_DURABLE_STRICT_TYPING"] == "1"
 
 
-def test_every_route_of_the_app_asks_for_a_key_on_azure_but_those_that_people_open_by_a_link(app: App) -> None:
-    levels = {(f"/{each.route}", each.auth_level) for each in app.functions if each.route}
-    assert {path for path, level in levels if level == "anonymous"} == OPEN
-    assert {level for path, level in levels if path not in OPEN} == {"function"}
-    assert {level for path, level in levels if path in OPEN} == {"anonymous"}
+def levels(app: App) -> set[tuple[str, str]]:
+    """Path and level of every HTTP function."""
+    return {(f"/{each.route}", each.auth_level) for each in app.functions if each.route}
+
+
+def test_where_nobody_is_known_all_but_what_people_open_by_a_link_is_for_holders_of_a_key(app: App) -> None:
+    assert {path for path, level in levels(app) if level == "anonymous"} == OPEN
+    assert {level for path, level in levels(app) if path not in OPEN} == {"function"}
+
+
+def test_where_callers_are_known_the_platform_asks_for_no_key_besides(
+    data_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUTH", "keys")
+    get_settings.cache_clear()
+    assert {level for _, level in levels(load_app(ROOT))} == {"anonymous"}
 
 
 def test_links_in_the_documents_lead_somewhere() -> None:

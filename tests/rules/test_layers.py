@@ -69,7 +69,7 @@ def test_each_direct_dependency_has_its_reason(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "workflow", ["purchase_order", "approval", "guarded_call", "manual_intervention", "refund", "signup"]
+    "workflow", ["purchase_order", "approval", "guarded_call", "manual_intervention", "refund", "signup", "workflow"]
 )
 def test_a_workflow_has_one_name_in_every_layer(workflow: str) -> None:
     for layer in ("triggers", "orchestrators", "contracts"):

@@ -7,7 +7,7 @@ import pytest
 
 from local_host.app_loader import App, load_app
 from local_host.functions import ORCHESTRATION_TRIGGER
-from triggers.windows import WORKFLOWS
+from triggers.windows import UPKEEP, WORKFLOWS
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,7 +21,7 @@ def app() -> App:
 def test_the_timers_look_through_every_orchestrator_of_the_app(app: App) -> None:
     """One that is missing there would never be reconciled nor purged, and a retention for it would be refused."""
     orchestrators = {each.durable_name for each in app.functions if each.trigger_type == ORCHESTRATION_TRIGGER}
-    assert set(WORKFLOWS) == {name for name in orchestrators if not name.startswith("BuiltIn__")}  # those of the SDK
+    assert {*WORKFLOWS, *UPKEEP} == {name for name in orchestrators if not name.startswith("BuiltIn__")}  # those of the SDK
 
 
 @pytest.mark.parametrize(("workflow", "template"), WORKFLOWS.items())

@@ -10,8 +10,10 @@ import grpc
 import pytest
 
 import errors
-from errors import AlreadyDecided, CountersignError
-from triggers.web import Trigger, answers_errors
+from contracts.base import Contract
+from errors import AlreadyDecided, BadRequest, CountersignError, Unprocessable
+from services.identity import Caller, calling
+from triggers.web import Trigger, answers_errors, read_body
 
 
 class HubError(grpc.RpcError):
@@ -37,7 +39,7 @@ def answered(error: Exception, caplog: pytest.LogCaptureFixture) -> tuple[int, d
         raise error
 
     with caplog.at_level(logging.CRITICAL if isinstance(error, CountersignError) else logging.DEBUG):
-        response = asyncio.run(_call(answers_errors(trigger)))
+        response = asyncio.run(_call(answers_errors(trigger, None)))
     assert response.mimetype == "application/problem+json"
     body: dict[str, Any] = json.loads(response.get_body())
     assert body["status"] == response.status_code
@@ -74,3 +76,55 @@ def test_every_error_has_a_status_and_a_slug_of_its_own_and_stands_in_the_tree()
     for each in tree:
         assert each.__name__ in (errors.__doc__ or "")
         assert 400 <= each.status < 600
+
+
+class Said(Contract):
+    """A body that names who says it."""
+
+    by: str
+    number: float | None = None
+
+
+def read(body: str, caller: str | None = "alice", said_by: str | None = "by") -> Said:
+    """The body as somebody sends it."""
+    with calling(Caller(caller) if caller is not None else None):
+        return read_body(func.HttpRequest("POST", "/", body=body.encode()), Said, said_by=said_by)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("{}", Said(by="alice")),
+        (" \n{\t} ", Said(by="alice")),
+        ('{"number": 0.1}', Said(by="alice", number=0.1)),
+        ('\r\n{ "number" : 1e3 }', Said(by="alice", number=1000)),
+        ('{"by": "bob"}', Said(by="bob")),
+        ('{"by": ""}', Said(by="")),
+    ],
+)
+def test_who_says_something_need_not_say_who_he_is(body: str, said: Said) -> None:
+    assert read(body) == said
+
+
+def test_a_name_cannot_break_out_of_the_body() -> None:
+    for name in ('", "number": 7, "x": "', "\\", "\u00e4\u202e", "\U0001f600"):
+        assert read("{}", name) == Said(by=name)
+
+
+@pytest.mark.parametrize("body", ['{"by": null}', '{"by": 7}', '{"number": "x"}', '{"By": "bob"}', "[]", '"{}"', "7"])
+def test_what_is_wrong_in_a_body_stays_wrong(body: str) -> None:
+    with pytest.raises(Unprocessable):
+        read(body)
+
+
+@pytest.mark.parametrize("body", ["", "{", "}", "{,}", '{"number": 1,}', "{} {}", "{]", "\ufeff{}"])
+def test_what_is_no_json_does_not_become_any(body: str) -> None:
+    with pytest.raises(BadRequest):
+        read(body)
+
+
+def test_where_nobody_calls_or_no_field_is_for_it_a_body_stands_as_it_is() -> None:
+    for caller, said_by in ((None, "by"), ("alice", None)):
+        with pytest.raises(Unprocessable) as error:
+            read("{}", caller, said_by)
+        assert error.value.members["errors"][0]["field"] == "by"

@@ -1,0 +1,188 @@
+"""What a run is, as the API of executions shows it: running, pending, ended; or paused, and by what."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC
+from typing import Any
+
+from azure.durable_functions import DurableFunctionsClient
+from durabletask.client import OrchestrationState, OrchestrationStatus
+
+from contracts.base import as_utc_text, path_to
+from contracts.execution import Execution, Status
+from contracts.human_step import PauseStanding, Progress
+from contracts.pause_state import PauseState, Run
+from contracts.records import Wait
+from errors import NotFound
+from services import paused, pausing, waits
+from services.record_store import get_record_store
+from settings import get_settings
+from triggers.states import ENDED, head_of, progress_of, value_of
+from triggers.windows import WORKFLOWS
+
+OUTSIDE = "Suspended outside of the app"
+"""Why a run is paused that somebody has suspended in a dashboard, or over the management API."""
+
+_STATUSES: dict[OrchestrationStatus, Status] = {
+    OrchestrationStatus.COMPLETED: "completed",
+    OrchestrationStatus.FAILED: "failed",
+    OrchestrationStatus.TERMINATED: "cancelled",
+    OrchestrationStatus.PENDING: "pending",
+}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A run, and what the entity ``pause`` keeps: of this run, and how many pauses the instance id had.
+
+    ``progress`` is what the run says of itself, None before it said anything that can be understood.
+    """
+
+    state: OrchestrationState
+    run: Run
+    progress: Progress | None
+    kept: PauseState | None
+    pauses: int
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the run has come to its end."""
+        return self.state.runtime_status in ENDED
+
+    @property
+    def by_hand(self) -> PauseState | None:
+        """The pause by hand that is under way, if there is one."""
+        return self.kept if self.kept is not None and self.kept.is_paused and not self.has_ended else None
+
+    @property
+    def is_outside(self) -> bool:
+        """Whether it was suspended past the app, in which nobody has paused it."""
+        is_suspended = self.state.runtime_status is OrchestrationStatus.SUSPENDED
+        return is_suspended and (self.kept is None or (self.kept.applied and not self.kept.is_paused))
+
+    @property
+    def held(self) -> PauseStanding | None:
+        """The pause of the run that has called this one, if it stands still with that."""
+        standing = self.progress.pause if self.progress is not None and not self.has_ended else None
+        if standing is None or not standing.paused:
+            return None
+        own = self.kept is not None and as_utc_text(standing.at) == as_utc_text(self.kept.pause.at)
+        return None if own else standing
+
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for people."""
+        return not self.has_ended and self.progress is not None and self.progress.wait is not None
+
+
+async def see(client: DurableFunctionsClient, instance_id: str) -> Seen:
+    """Return what a run is now. Raises ``NotFound`` when there is none, or none of a workflow of the app."""
+    # The entity first: what it decided is applied to the run afterwards.
+    kept = await pausing.look(client, instance_id)
+    state = await client.get_orchestration_state(instance_id)
+    if state is None or state.name not in WORKFLOWS:
+        raise NotFound(f"There is no execution with the id '{instance_id}'.")
+    return _seen(state, kept)
+
+
+async def see_all(client: DurableFunctionsClient, states: Sequence[OrchestrationState]) -> list[Seen]:
+    """Return what runs are whose states are known; the entity is asked of those alone that may have been paused."""
+
+    async def one(state: OrchestrationState) -> Seen:
+        progress = _progress(state)
+        was_paused = progress is not None and progress.pause is not None
+        if was_paused or state.runtime_status is OrchestrationStatus.SUSPENDED:
+            return _seen(state, await pausing.look(client, state.instance_id))
+        return _seen(state, None)
+
+    return await asyncio.gather(*(one(state) for state in states))
+
+
+async def show(seen: Seen) -> Execution:
+    """Return a run as the API shows it."""
+    wait = await asyncio.to_thread(_open_wait, seen) if seen.waits and seen.by_hand is None else None
+    return _shown(seen, wait)
+
+
+def plain(execution: Execution) -> dict[str, Any]:
+    """Return the JSON object of a run, with the address where people find it."""
+    shown = execution.plain()
+    path = shown.pop("path")
+    return {**shown, "url": get_settings().base_url + path}
+
+
+def _seen(state: OrchestrationState, kept: PauseState | None) -> Seen:
+    head = head_of(state)
+    run = Run(
+        instance_id=state.instance_id,
+        created_at=state.created_at.replace(tzinfo=UTC),
+        stamp=head.run if head is not None else None,
+        workflow=state.name,
+        workflow_id=_workflow_id(state),
+        path=path_to(WORKFLOWS[state.name], state.instance_id),
+    )
+    is_this_run = kept is not None and kept.is_of(run)
+    return Seen(state, run, _progress(state), kept if is_this_run else None, kept.number if kept is not None else 0)
+
+
+def _workflow_id(state: OrchestrationState) -> str:
+    """The name of the workflow; a declared one has its own, which stands in the input of its runs."""
+    given = value_of(state.serialized_input) if state.name == paused.DECLARED else None
+    name = given.get("workflow") if isinstance(given, dict) else None
+    return name if isinstance(name, str) else state.name
+
+
+def _progress(state: OrchestrationState) -> Progress | None:
+    try:
+        return progress_of(state)
+    except ValueError:
+        return None
+
+
+def _shown(seen: Seen, wait: Wait | None) -> Execution:
+    by_hand = seen.by_hand
+    said = {} if by_hand is not None else _other_pause(seen, wait)
+    status: Status = _STATUSES.get(seen.state.runtime_status, "running")
+    if by_hand is not None or said:
+        status = "paused"
+    if seen.kept is not None:
+        pause = by_hand.pause if by_hand is not None else None
+        return seen.kept.execution(status, pause).model_copy(update=said)
+    run = seen.run
+    return Execution(
+        id=run.instance_id,
+        execution_id=run.instance_id,
+        workflow_id=run.workflow_id,
+        workflow=run.workflow,
+        status=status,
+        created_at=run.created_at,
+        path=run.path,
+    ).model_copy(update=said)
+
+
+def _other_pause(seen: Seen, wait: Wait | None) -> dict[str, Any]:
+    """Why a run is paused that nobody has paused by hand; empty when it is not."""
+    if seen.has_ended:
+        return {}
+    at = {"paused_step_id": step_of(seen.progress), "next_step_id": seen.progress and seen.progress.next_step}
+    if seen.is_outside:
+        return {**at, "paused_at": seen.state.last_updated_at.replace(tzinfo=UTC), "paused_reason": OUTSIDE}
+    if seen.held is not None:
+        return {**at, "paused_at": seen.held.at, "paused_reason": seen.held.reason, "paused_by": seen.held.by}
+    if seen.waits and wait is not None:
+        return {**at, "paused_at": wait.since, "paused_reason": paused.of_wait(wait).paused_reason}
+    return {**at, "paused_reason": paused.reason_of(seen.run.workflow)} if seen.waits else {}
+
+
+def step_of(progress: Progress | None) -> str | None:
+    """Where a run stands: its step, or what it calls that in one word."""
+    return None if progress is None else progress.step or progress.phase
+
+
+def _open_wait(seen: Seen) -> Wait | None:
+    assert seen.progress is not None
+    for wait, _ in waits.of_instance(get_record_store(), seen.run.instance_id):
+        if wait.run == seen.run.stamp and wait.number == seen.progress.wait:
+            return wait
+    return None
