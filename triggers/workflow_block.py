@@ -186,8 +186,9 @@ def _answer(instance_id: str, event: BlockAnswer, progress: Progress | None, dec
 def _in_vain(state: OrchestrationState) -> str | None:
     """Say why an answer to a suspended run will not count when it goes on: it will see first that the time was up."""
     progress = progress_of(state)
-    is_waiting = progress is not None and progress.phase in (BLOCKED, WAITING) and progress.pause is None
-    if progress is None or not is_waiting or progress.deadline is None or progress.deadline > clock.now():
+    if progress is None or progress.phase not in (BLOCKED, WAITING) or progress.deadline is None:
+        return None
+    if progress.deadline > progress.judged_at(clock.now()):
         return None
     return f"The time to answer was up at {as_utc_text(progress.deadline)}."
 

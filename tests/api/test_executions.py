@@ -15,7 +15,7 @@ import pytest
 from contracts.base import as_utc_text
 from contracts.pause_state import Pause, PauseAsk, PauseState, ResumeAsk
 from errors import NotPermitted
-from services import clock, paused, pausing
+from services import clock, outbox, paused, pausing
 from services.identity import Caller, calling
 from services.record_store import get_record_store
 from settings import get_settings
@@ -118,6 +118,20 @@ def test_what_is_no_run_of_the_app_is_not_found(api: Api, verb: str) -> None:
     for other in (api.none(), f"@pause@{own}", "paused"):
         assert api.post(other, verb, REASON if verb == "pause" else None).status_code == 404
     assert api.http.get(f"/api/v1/executions/{api.none()}").status_code == 404
+
+
+def test_a_sign_up_that_is_cancelled_leaves_nothing_personal_behind(api: Api) -> None:
+    form = {"username": "carol", "email": "carol@example.com"}
+    assert api.http.post("/signup/submit", params=form).status_code == 200
+    api.control.settle()
+    assert [each.to for each in outbox.page() if each.to == "carol@example.com"] != []
+    assert api.shown("signup-carol")["paused_reason"] == "Awaiting verification"
+    api.pause("signup-carol")
+    assert api.post("signup-carol", "cancel").status_code == 200
+    assert [each.to for each in outbox.page() if each.to == "carol@example.com"] == []
+    timer(api, purge.purge_instances)
+    assert api.http.get("/api/v1/executions/signup-carol").status_code == 404
+    assert api.kept("signup-carol") is None
 
 
 # Together with the run
@@ -335,7 +349,7 @@ def test_a_run_that_is_paused_by_hand_and_waits_goes_on_and_is_decided_where_the
     assert api.resume(first, {"reviewed_by": "alice@example.com"})["paused_reason"] == "Awaiting approval"
     assert api.told(first, "voted") == []
     answer = api.resume(second, {"approved": True})
-    assert (answer["result"]["outcome"], answer["resume_count"]) == ("approved", 1)
+    assert (answer["result"]["outcome"], answer["resume_count"], answer["resume_data"]) == ("approved", 1, None)
     assert api.status(second) == "COMPLETED"
     assert [each.actor for each in api.told(second, "voted")] == ["developer"]
 
@@ -354,13 +368,13 @@ def test_who_may_resume_but_not_decide_does_not_decide_by_resuming(api: Api) -> 
 
         return api.call(as_carol)
 
-    for _ in range(2):
-        with pytest.raises(NotPermitted):
-            resume({"approved": True})
-        assert api.told(name, "voted") == []
-        if not is_listed(name):
-            api.pause(name)
-    assert is_listed(name)  # it was refused before the pause ended
+    with pytest.raises(NotPermitted):
+        resume({"approved": True})
+    api.pause(name)
+    with pytest.raises(NotPermitted):
+        resume({"approved": True})
+    assert api.told(name, "voted") == []
+    assert api.shown(name)["paused_by"] == "developer"  # it was refused before the pause ended
     assert resume({"a": 1}).status_code == 200
     assert api.shown(name)["resumed_by"] == "carol@example.com"
 
@@ -501,6 +515,15 @@ def test_the_timer_lists_what_is_paused_and_nothing_else(api: Api) -> None:
     assert not is_listed(outside)
     assert is_listed(lost)
     api.resume(lost)
+
+
+@pytest.mark.parametrize("verb", ["resume", "cancel"])
+def test_what_was_suspended_past_the_app_and_is_listed_is_taken_off_at_once(api: Api, verb: str) -> None:
+    name = api.suspended()
+    timer(api, reconcile.reconcile_records)
+    assert is_listed(name)
+    assert api.post(name, verb).status_code == 200
+    assert not is_listed(name)
 
 
 def test_a_purge_leaves_nothing_of_a_pause(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

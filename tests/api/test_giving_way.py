@@ -11,6 +11,7 @@ from durabletask import task
 from durabletask.worker import TaskHubGrpcWorker
 
 from activities.records import record
+from contracts.base import Contract
 from contracts.outcome import Outcome
 from contracts.start import StartOptions
 from local_host.direct_client import install

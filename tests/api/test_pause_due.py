@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from activities.pause import cancel_paused
+from activities.pause import cancel_paused, send_pause_mail
 from contracts.base import as_utc_text
 from contracts.pause_state import PauseDue, PauseState
 from local_host.task_hub import ManualClock
@@ -122,13 +122,17 @@ def test_what_fails_is_done_all_the_same_when_it_can_be_again(api: Api, monkeypa
     assert api.heard(resumed) >= 2
 
 
-def test_a_run_that_is_not_to_end_is_not_ended(api: Api) -> None:
+def test_what_is_not_to_be_done_any_more_is_not_done(api: Api) -> None:
     name = api.waiting()
     api.pause(name)
     for number in (1, 2):
         due = PauseDue(instance_id=name, number=number, what="cancel").plain()
         assert api.call(partial(cancel_paused, due)) == {"done": False}
     assert api.status(name) == "SUSPENDED"
+    api.resume(name)
+    due = PauseDue(instance_id=name, number=1, what="warn").plain()
+    assert api.call(partial(send_pause_mail, due)) == {"done": False}
+    assert subjects(api, name) == []
 
 
 @pytest.mark.parametrize("how", ["resume", "terminate", "replace"])

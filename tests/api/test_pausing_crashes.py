@@ -1,7 +1,8 @@
 """What becomes of a pause after kill -9 of the real host: before it is on record, while it lasts, and as it ends."""
 
 import signal
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import httpx
 
 from tests.api.hosting import Hosting, data
+from tests.hosting import HostProcess
 from tests.polling import until
 
 ORDER = {"order_id": "o1", "cost": 500, "product": "Widget", "quantity": 2, "instance_id": "ord"}
@@ -41,28 +43,25 @@ def verified(client: httpx.Client) -> str:
     return verdict
 
 
-def killed_at(folder: Path, hosting: Hosting, when: str, action: str, *posts: tuple[str, Any]) -> None:
-    """Run the app, and wait until it kills itself before or after the write of an entry of the trail."""
+@contextmanager
+def killed_at(folder: Path, host: HostProcess, when: str, action: str) -> Iterator[None]:
+    """Do something that the host kills itself at: before or after it writes such an entry."""
     (data(folder) / f"kill-{when}").write_text(f'"action": "{action}"')
-    with hosting(crashing=True) as (host, client):
-        with suppress(httpx.TransportError):
-            for path, body in posts:
-                client.post(path, json=body).raise_for_status()
-        assert host.process.wait(timeout=20) == -signal.SIGKILL
+    with suppress(httpx.TransportError):
+        yield
+    assert host.process.wait(timeout=20) == -signal.SIGKILL
 
 
 def test_a_pause_and_what_came_meanwhile_outlive_every_kill(tmp_path: Path, hosting: Hosting) -> None:
-    with hosting() as (_, client):
+    with hosting(crashing=True) as (host, client):
         client.post("/start-purchase-order", json=ORDER).raise_for_status()
         until(lambda: is_stored(client, 3))
-    paused = datetime.now(UTC)
-    event = {"action": "pause", "source": "ord", "number": 1, "at": paused.isoformat(), "by": "Alice", "reason": "wait"}
-    killed_at(tmp_path, hosting, "before", "paused", (f"{INSTANCE}/raiseEvent/pausing", event))
+        paused = datetime.now(UTC)
+        with killed_at(tmp_path, host, "before", "paused"):
+            tell(client, "pause", paused, reason="Awaiting review")
     with hosting() as (host, client):  # the run has heard it, and the engine has not
         until(lambda: is_stored(client, 4))
         assert shown(client)["custom_status"]["pause"]["paused"]
-        host.stop(signal.SIGKILL)
-    with hosting() as (host, client):
         client.post(f"{INSTANCE}/suspend").raise_for_status()
         client.post(f"{INSTANCE}/raiseEvent/approval_event", json=APPROVAL).raise_for_status()
         host.stop(signal.SIGKILL)
@@ -73,7 +72,8 @@ def test_a_pause_and_what_came_meanwhile_outlive_every_kill(tmp_path: Path, host
         resumed = datetime.now(UTC)
         tell(client, "resume", resumed, data={"reviewed_by": "Bob"})
         host.stop(signal.SIGKILL)  # the engine has yet to resume it
-    killed_at(tmp_path, hosting, "after", "resumed", (f"{INSTANCE}/resume", None))
+    with hosting(crashing=True) as (host, client), killed_at(tmp_path, host, "after", "resumed"):
+        client.post(f"{INSTANCE}/resume").raise_for_status()
     with hosting() as (_, client):
         output = until(lambda: shown(client)["output"], seconds=30)
         assert (output["status"], output["resume_data"]) == ("Approved by Boss", {"reviewed_by": "Bob"})

@@ -1,5 +1,6 @@
 """Pausing at each moment of a run: before it begins, while something is under way, in and around what it has called."""
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,8 +11,10 @@ from typing import Any
 import pytest
 from durabletask.client import OrchestrationState
 
+from contracts.records import Wait
 from services.mail import FolderMailer
 from services.order_desk import FolderOrderDesk
+from services.record_store import get_record_store
 from tests.orchestrators.engine import Engine
 from tests.orchestrators.pausing import (
     APPROVED,
@@ -28,6 +31,7 @@ from tests.orchestrators.pausing import (
 from tests.orchestrators.reading import actions, answered, entries, open_waits, verdict, waits_of
 from tests.orchestrators.signing_up import begun, change, follow, given, mails, vouch
 from tests.polling import until
+from triggers.reconcile import _heal_wait
 
 pytestmark = pytest.mark.usefixtures("tidy")
 
@@ -210,13 +214,26 @@ def test_an_engine_that_is_resumed_by_hand_does_not_end_the_pause(engine: Engine
     assert waits_of(instance)[-1][0].deadline == before + timedelta(hours=4)
 
 
-def test_a_paused_run_can_be_terminated(engine: Engine) -> None:
+def test_a_paused_run_waits_as_the_records_say_until_it_is_terminated(engine: Engine) -> None:
+    class Client:
+        async def get_orchestration_state(self, name: str) -> OrchestrationState:
+            return engine.state(name)
+
+    def healed(wait: Wait) -> str:
+        return asyncio.run(_heal_wait(Client(), get_record_store(), wait))  # type: ignore[arg-type]
+
     for natively in (True, False):
         instance, pauses = start_order(engine)
         pauses.pause(natively=natively)
+        engine.advance(hours=3)
+        (wait,) = open_waits(instance)
+        assert healed(wait) == "unchanged"
         engine.client.terminate_orchestration(instance, output="cancelled")
         assert engine.end(instance).runtime_status.name == "TERMINATED"
-        assert actions(instance)[-1] == "paused"
+        assert verdict(engine, instance) == "intact"
+        assert healed(wait) == "closed"
+        assert open_waits(instance) == []
+        assert actions(instance)[-2:] == ["paused", "ended"]
         assert verdict(engine, instance) == "intact"
 
 
