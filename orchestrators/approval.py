@@ -287,7 +287,7 @@ class _Approval:
 
     def _delegate(self, event: DelegateEvent, ballot: Ballot) -> Turn[None]:
         refusal = self._desk.why_not_by(event.link) or ballot.may_hand_over(event.approver, event.to)
-        if event.by is not None and self._asked.is_requester(event.by) and not self._asked.allow_self_approval:
+        if event.by is not None and self._asked.is_own(event.by) and not self._asked.allow_self_approval:
             refusal = "own_request"
         if refusal is not None:
             yield from self._refuse(event, refusal)
@@ -590,7 +590,7 @@ class _Approval:
 
     def _why_not_sent_by(self, sender: str | None) -> Refusal | None:
         """Return why somebody may not vote on behalf of others, or None: it is their own request."""
-        own = sender is not None and self._asked.is_requester(sender)
+        own = sender is not None and self._asked.is_own(sender)
         return "own_request" if own and not self._asked.allow_self_approval else None
 
     def _why_not(self, event: VoteEvent, ballot: Ballot) -> Refusal | None:

@@ -291,6 +291,8 @@ def test_an_administrator_does_not_decide_on_an_own_request_in_anybodys_name(hou
     assert refused(decide(house, "request", ADA, name, named=BOB), 403, code="own_request")
     assert house.told(name, "refused") == [(ADA, BOB)]
     assert house.control.status(name)["phase"] == "waiting_for_approval"
+    for_another = house.request(ADA, requester="Zoe")
+    refused(decide(house, "request", ADA, for_another, named=BOB), 403, code="own_request")
     allowed = house.request(ADA, allow_self_approval=True)
     assert decide(house, "request", ADA, allowed, named=BOB).status_code == 200
 
