@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from contracts.at_step import AtStep
 from contracts.audit import RunStamp
 from contracts.base import (
     MAX_PEOPLE,
@@ -235,10 +236,12 @@ class ApprovalRequest(Content):
 class ApprovalInput(Keyed, ApprovalRequest):
     """The durable input: the request, who is mailed when it names nobody, and the key that it was started with.
 
-    ``carried`` is what a long run knew when it began its history anew: a ``contracts.carried.ApprovalState``.
+    ``at_step`` is the step of a declared workflow that it is made for, if it is. ``carried`` is what a long run knew
+    when it began its history anew: a ``contracts.carried.ApprovalState``.
     """
 
     mailbox: PlainAddress | None = None
+    at_step: AtStep | None = None
     carried: dict[str, JsonValue] | None = None
 
     @property

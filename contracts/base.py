@@ -159,11 +159,13 @@ PlainAddress = Annotated[Address, AfterValidator(_plain)]
 def same_person(text: str) -> str:
     """Return the form in which addresses and names are compared: two that give the same are one person.
 
-    Without case, invisible characters, and the ways in which Unicode and IDNA write the same thing twice.
+    Without case, invisible characters, blanks around the ``@``, and the ways in which Unicode, IDNA and DNS write the
+    same thing twice.
     """
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     visible = " ".join("".join(each for each in folded if not is_invisible(each)).split())
     local, at, domain = visible.rpartition("@")
+    local, domain = local.rstrip(), domain.lstrip().rstrip(".")
     try:
         return local + at + domain.encode("idna").decode() if at else visible
     except UnicodeError:

@@ -11,7 +11,15 @@ from contracts.pause import PauseClock, Reason, ResumeData
 
 OnMaxPause = Literal["resume", "cancel", "escalate"]
 """What happens to a run that has been paused for too long."""
+LEAST_MAX_PAUSE = 1 / 60
+"""Hours that the longest time of a pause has at least."""
 Status = Literal["running", "paused", "pending", "completed", "failed", "cancelled"]
+
+
+def _a_minute(value: float) -> float:
+    if value < LEAST_MAX_PAUSE:
+        raise ValueError("a pause may take a minute at least: PT1M")
+    return value
 
 
 class PauseBody(Contract):
@@ -19,14 +27,15 @@ class PauseBody(Contract):
 
     reason: Reason
     clock: PauseClock = "freeze"
-    max_pause: Hours | None = None
+    max_pause: Annotated[Hours, AfterValidator(_a_minute)] | None = None
     on_max_pause: OnMaxPause | None = None
 
 
 class ResumeBody(Contract):
-    """The body of ``POST /api/v1/executions/{id}/resume``."""
+    """The body of ``POST /api/v1/executions/{id}/resume``. ``step_id`` is the step that the caller has seen it at."""
 
     resume_data: ResumeData | None = None
+    step_id: Name | None = None
 
 
 class CancelBody(Contract):

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, AliasChoices, Field, JsonValue, StringConstraints, model_validator
 
+from contracts.at_step import AtStep
 from contracts.base import (
     MAX_PEOPLE,
     YEAR_IN_HOURS,
@@ -182,10 +183,11 @@ class GuardedCall(Contract):
 
 class GuardedCallInput(GuardedCall, Keyed):
     """The durable input: the call, who is mailed when it names nobody, the key that it was started with, and
-    ``part_of``, the run it is a step of."""
+    ``part_of``, the run it is a step of; ``at_step`` says which one, where that is a declared workflow."""
 
     mailbox: PlainAddress | None = None
     part_of: Annotated[str, Field(max_length=1_000)] | None = None
+    at_step: AtStep | None = None
 
 
 class StartIntervention(GuardedCall):

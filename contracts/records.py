@@ -5,6 +5,7 @@ from typing import Annotated, Any, override
 
 from pydantic import AfterValidator, Field, JsonValue
 
+from contracts.at_step import AtStep
 from contracts.audit import Entry, RunStamp
 from contracts.base import MAX_PEOPLE, Address, Contract, Line, Name, Timestamp
 from contracts.shown import Shown
@@ -19,11 +20,16 @@ def _with_zone(value: datetime) -> datetime:
     return value
 
 
+_LATER = ("group", "at_step")
+"""Fields of a wait that came later than the others."""
+
+
 class Wait(Contract):
     """A run waits for people. Instance, run and number name the wait.
 
     ``kind`` is the workflow, ``actions`` what the people can do now, ``path`` where in the app they find it. An
     empty ``people`` means that nobody was asked by name. Waits of one ``group`` have one cause, such as an error.
+    ``at_step`` is the step of a declared workflow that waits, itself or for a run that it has called.
     """
 
     instance_id: str
@@ -37,11 +43,13 @@ class Wait(Contract):
     actions: Annotated[tuple[Name, ...], Field(strict=False)] = ()
     path: Annotated[str, Field(pattern=r"\A/[^\s]*\z", max_length=MAX_PATH)]
     group: Annotated[str, Field(pattern=r"\A[0-9a-f]{1,64}\z")] | None = None
+    at_step: AtStep | None = None
 
     @override
     def plain(self) -> dict[str, Any]:
-        """Return the plain JSON object, in which a wait without a group is as it was before there were any."""
-        return self.model_dump(mode="json", exclude={"group"} if self.group is None else None)
+        """Return the plain JSON object, in which a wait without a group or a step is as it was before there were
+        any."""
+        return self.model_dump(mode="json", exclude={each for each in _LATER if getattr(self, each) is None})
 
 
 class Document(Contract):

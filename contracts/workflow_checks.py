@@ -44,7 +44,9 @@ def read_definition(given: JsonValue) -> tuple[Definition | None, list[Problem]]
     except ValidationError as error:
         told = problems_of(error)
         # A list of which nothing was good is told to be too short as well.
-        told = [each for each in told if not any(other.startswith(f"{each[0]}.") for other, _ in told)]
+        parts = [field.split(".") for field, _ in told]
+        parents = {".".join(each[:end]) for each in parts for end in range(1, len(each))}
+        told = [each for each in told if each[0] not in parents]
         problems += [(field, _of_step(given, field, message)) for field, message in told]
     steps = _steps_of(given)
     wrong_names = [*_names(steps)]

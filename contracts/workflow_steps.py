@@ -26,9 +26,10 @@ ANSWER = "answer"
 """The event that answers a step that waits for people."""
 MAX_MAIL = 8_000
 MAX_VALUES = 100
-A_SECOND = 1 / 3600
-"""In hours: the least delay, so that no loop runs hot."""
+A_SECOND, A_MINUTE = 1 / 3600, 1 / 60
+"""In hours: the least that a step waits, and the least of an approval, which mails people; so that no loop runs hot."""
 
+Wait = Annotated[Hours, Field(ge=A_SECOND)]
 _ADDRESS: TypeAdapter[str] = TypeAdapter(PlainAddress)
 _OURS = ("failed", "terminated", "pending", "running", "paused")
 
@@ -92,7 +93,8 @@ Status = Annotated[str, AfterValidator(_not_ours)]
 
 
 class BlockAction(Contract):
-    """Waits for people. ``approvers`` are who may answer; without any, everybody may.
+    """Waits for people. ``approvers`` are who may answer; without any, everybody may, but for who started the run
+    where ``allow_self_approval`` is false.
 
     With ``approval`` the answer has to say ``approved``; else it is any object, as the callback of another system.
     ``schema`` is what the data have to fit that come with the answer.
@@ -101,8 +103,9 @@ class BlockAction(Contract):
     type: Literal["block"]
     reason: Reason
     approvers: Addresses = ()
-    timeout_hours: Hours = 168.0
+    timeout_hours: Wait = 168.0
     approval: bool = True
+    allow_self_approval: bool = True
     answer_schema: Annotated[Form | None, Field(alias="schema")] = None
 
 
@@ -134,7 +137,7 @@ class WaitEventAction(Contract):
 
     type: Literal["wait_event"]
     name: EventName
-    timeout_hours: Hours = 168.0
+    timeout_hours: Wait = 168.0
     payload_schema: Annotated[Form | None, Field(alias="schema")] = None
 
 
@@ -142,7 +145,7 @@ class DelayAction(Contract):
     """Waits for so long: a number of hours, or ISO 8601 text; a second at least."""
 
     type: Literal["delay"]
-    duration: Annotated[Hours, Field(ge=A_SECOND)]
+    duration: Wait
 
 
 class SetAction(Contract):

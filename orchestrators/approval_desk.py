@@ -144,6 +144,7 @@ class Desk:
             deadline=self.deadline,
             actions=actions,
             path=path_to("/api/requests/{}", self._ctx.instance_id),
+            at_step=self._asked.at_step,
         )
 
     # The record

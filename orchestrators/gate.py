@@ -89,6 +89,7 @@ class Gatekeeper:
             actions=self._actions,
             path=path_to("/api/interventions/{}", self._ctx.instance_id),
             group=answer.fingerprint,
+            at_step=self._asked.at_step,
         )
         self._record.note("asked", after=WAITING, people=addresses, detail=f"gate {self.number}")
         self._mail("gate", self._people)

@@ -88,7 +88,8 @@ class _GuardedCall:
             actor=self._asked.started_by,
             channel="api" if self._asked.part_of is None else None,
             detail=self._asked.name,
-            payload=shown.model_dump(mode="json", exclude={"started_by": True}),  # which runs of before do not have
+            # Without what runs of before do not have.
+            payload=shown.model_dump(mode="json", exclude={"started_by": True, "at_step": True}),
         )
         self._keep_call()
         yield from self.record.store()

@@ -9,6 +9,7 @@ from typing import Any, cast
 from durabletask import task
 
 from activities.records import record
+from contracts.at_step import AtStep
 from contracts.audit import GENESIS, Action, Channel, Entry, TrailHead, chained
 from contracts.carried import RecordState
 from contracts.human_step import (
@@ -291,6 +292,7 @@ class RunRecord:
         actions: tuple[str, ...],
         path: str,
         group: str | None = None,
+        at_step: AtStep | None = None,
     ) -> None:
         """Say who is waited for from now on."""
         if not self._recorded:
@@ -309,6 +311,7 @@ class RunRecord:
             actions=actions,
             path=path,
             group=group,
+            at_step=at_step,
         )
         self._opened.append(self._wait)
 

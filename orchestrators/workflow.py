@@ -113,7 +113,8 @@ class _Workflow:
         desk.visit += 1
         if desk.visit > MAX_VISITS:
             raise DataError(f"the run has gone through {MAX_VISITS:,} steps, which is as many as one may")
-        desk.record.at_step(step.id, step.next if isinstance(step, ActionStep) else None)
+        desk.following = step.next if isinstance(step, ActionStep) else None
+        desk.record.at_step(step.id, desk.following)
         if isinstance(step, ConditionStep):
             is_true = holds(step.condition, desk.view)
             result: JsonValue = {"result": is_true}

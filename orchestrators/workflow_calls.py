@@ -10,7 +10,8 @@ from contracts.approval import ApprovalInput, ApprovalOutcome, ApprovalRequest
 from contracts.base import one_line
 from contracts.guarded_call import GuardedCall, GuardedCallInput, GuardedCallOutcome
 from contracts.workflow import WorkflowMail
-from contracts.workflow_steps import ApproveAction, CallAction, EmailAction, Way
+from contracts.workflow_data import DataError
+from contracts.workflow_steps import A_MINUTE, ApproveAction, CallAction, EmailAction, Way
 from orchestrators.approval import approval
 from orchestrators.guarded_call import guarded_call
 from orchestrators.human_step import Finished
@@ -28,9 +29,12 @@ KEPT = dict.fromkeys(("status", "approver", "comments", "decided_at"), True)
 def approve(desk: Desk, action: ApproveAction) -> Turn[Passed]:
     """Have an approval made by its own rules."""
     asked = read_as(ApprovalRequest, desk.resolve(action.request))
+    if asked.timeout_hours < A_MINUTE:
+        raise DataError("an approval that a workflow asks for takes a minute at least: timeout_hours is less")
     given = {
         **asked.model_dump(mode="json"),
         "mailbox": None if asked.stages else desk.asked.approvals_to,
+        "at_step": desk.at_step().plain(),
         "started_by": desk.asked.started_by,
         "execution_timeout": desk.seconds_left,
     }
@@ -60,6 +64,7 @@ def call(desk: Desk, action: CallAction) -> Turn[Passed]:
         **asked.model_dump(mode="json"),
         "mailbox": None if asked.assigned_to else desk.asked.interventions_to,
         "part_of": desk.ctx.instance_id,
+        "at_step": desk.at_step().plain(),
         "started_by": desk.asked.started_by,
         "execution_timeout": desk.seconds_left,
     }

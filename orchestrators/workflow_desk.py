@@ -7,6 +7,7 @@ from typing import Any
 from durabletask import task
 from pydantic import JsonValue
 
+from contracts.at_step import AtStep
 from contracts.audit import Channel
 from contracts.base import Contract, as_utc_text, one_line, path_to, same_person
 from contracts.pause import MAX_REASON
@@ -33,7 +34,8 @@ type Turn[Result] = Generator[task.Task[Any], Any, Result]
 class Desk:
     """The data of a run, its record and its inbox.
 
-    ``step`` is the one that it is at, and ``visit`` counts the steps that were gone to; ``data`` is what it knows.
+    ``step`` is the one that it is at, ``following`` the next one, if that is said, and ``visit`` counts the steps that
+    were gone to; ``data`` is what it knows.
     """
 
     def __init__(self, ctx: task.OrchestrationContext, asked: WorkflowInput, definition: Definition) -> None:
@@ -48,6 +50,7 @@ class Desk:
         self.ends_at = end_of(ctx, asked.execution_timeout)
         self.inbox = Inbox(ctx, events, self.record.set_aside, in_order=True, ends_at=self.ends_at, listens_on=True)
         self.step: StepId = definition.steps[0].id
+        self.following: StepId | None = None
         self.visit = self.mails = self.arrivals = 0
         self.data: dict[str, JsonValue] = dict(asked.input)
         self._children = 0
@@ -160,6 +163,18 @@ class Desk:
             deadline=deadline,
             actions=actions,
             path=path_to(PATH, self.ctx.instance_id),
+            at_step=self.at_step(reason),
+        )
+
+    def at_step(self, reason: str | None = None) -> AtStep:
+        """Return where it is, for the waits of this run, and of those that it calls."""
+        return AtStep(
+            instance_id=self.ctx.instance_id,
+            run=self.record.run,
+            workflow_id=self.asked.workflow,
+            step=self.step,
+            next_step=self.following,
+            reason=reason,
         )
 
     def answer_was(self, event: BlockAnswer, approved: bool | None) -> None:

@@ -7,7 +7,7 @@ from durabletask import task
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from activities.approval import check_answers
-from contracts.base import MAX_PEOPLE, Comment, Contract, PlainAddress, as_utc_text
+from contracts.base import MAX_PEOPLE, Comment, Contract, PlainAddress, as_utc_text, same_person
 from contracts.workflow import BlockAnswer, ReceivedEvent
 from contracts.workflow_data import RESERVED, DataError
 from contracts.workflow_steps import ANSWER, BlockAction, DelayAction, WaitEventAction
@@ -54,6 +54,10 @@ def _why_not(desk: Desk, action: BlockAction, event: BlockAnswer, people: tuple[
         return "other_step"
     if not may_answer(event, people):
         return "not_asked"
+    started_by = same_person(desk.asked.started_by or "")
+    sayers = (same_person(event.by), same_person(event.sent_by or event.by))
+    if not action.allow_self_approval and started_by in sayers:
+        return "own_request"
     if action.approval and not isinstance(event.data.get("approved"), bool):
         return "approval_needed"
     if action.approval and not _is_comment(event.data.get("comments")):

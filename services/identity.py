@@ -74,9 +74,12 @@ _CALLER: ContextVar[Caller | None] = ContextVar("caller", default=None)
 def named(given: Any) -> str:
     """Return what a caller is called by what shows who he is. Raises ``Unauthorized`` when nobody can be called so."""
     try:
-        return _WHO.validate_python(given)
+        name = _WHO.validate_python(given)
+        if same_person(name):  # else there is nothing to be seen in it
+            return name
     except ValidationError:
-        raise Unauthorized("It is not said by which name you are to be called, in one line of text.") from None
+        pass
+    raise Unauthorized("It is not said by which name you are to be called, in one line of text.")
 
 
 def permissions_in(given: Iterable[Any]) -> frozenset[Permission]:

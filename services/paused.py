@@ -16,9 +16,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import batched
 
 from contracts.audit import digest_of
-from contracts.base import as_utc_text
+from contracts.base import as_utc_text, path_to
 from contracts.execution import Execution
 from contracts.records import Wait
 from services import waits
@@ -36,12 +37,12 @@ AWAITING = {
     "refund": "Awaiting ready",
     "signup": "Awaiting verification",
 }
-"""Why a run is paused that waits for people, by its workflow. A declared one says itself why."""
+"""Why a run is paused that waits for people, by its workflow. A declared one says itself why, unless what it has
+called waits."""
 
 DECLARED = "workflow"
 """The orchestrator of the declared workflows."""
-_DECLARED = re.compile(r"([A-Za-z0-9_.:-]+), ([^ ]+): (.+)")
-"""The title of a wait of such a one: its name, its step, and why."""
+DECLARED_PATH = "/api/v1/executions/{}"
 _PLACE = re.compile(r"[0-9TZ:.-]{24}\|[A-Za-z0-9_.:@=~-]{1,200}(?:\|[0-9TZ]{22})?\|[0-9]{6,10}")
 
 _LOGGER = logging.getLogger(__name__)
@@ -143,20 +144,21 @@ def reason_of(workflow: str, title: str = "Awaiting an answer") -> str:
 
 
 def of_wait(wait: Wait) -> Execution:
-    """Return what the list says of a run that waits for people."""
-    declared = _DECLARED.fullmatch(wait.title) if wait.kind == DECLARED else None
-    name, step, reason = declared.groups() if declared is not None else (wait.kind, None, None)
+    """Return what the list says of a run that waits for people, or of the declared workflow that it is a step of."""
+    at = wait.at_step
+    instance_id, run = (at.instance_id, at.run) if at is not None else (wait.instance_id, wait.run)
     return Execution(
-        id=wait.instance_id,
-        execution_id=wait.instance_id,
-        workflow_id=name,
-        workflow=wait.kind,
+        id=instance_id,
+        execution_id=instance_id,
+        workflow_id=at.workflow_id if at is not None else wait.kind,
+        workflow=DECLARED if at is not None else wait.kind,
         status="paused",
         paused_at=wait.since,
-        paused_reason=reason or reason_of(wait.kind, wait.title),
-        paused_step_id=step,
-        created_at=datetime.strptime(wait.run, "%Y%m%dT%H%M%S%fZ").replace(tzinfo=UTC),
-        path=wait.path,
+        paused_reason=(at.reason if at is not None else None) or reason_of(wait.kind, wait.title),
+        paused_step_id=at.step if at is not None else None,
+        next_step_id=at.next_step if at is not None else None,
+        created_at=datetime.strptime(run, "%Y%m%dT%H%M%S%fZ").replace(tzinfo=UTC),
+        path=path_to(DECLARED_PATH, instance_id) if at is not None else wait.path,
     )
 
 
@@ -167,10 +169,14 @@ def _by_hand(store: RecordStore, start: str, first: int) -> Iterator[tuple[str, 
 
 
 def _waiting(store: RecordStore, start: str, first: int) -> Iterator[tuple[str, Execution | None]]:
-    for key, wait in waits.oldest_first(store, start, first):
-        # What is paused by hand as well is shown as that alone.
-        by_hand = wait is None or is_listed(store, wait.instance_id)
-        yield key, None if wait is None or by_hand else of_wait(wait)
+    for some in batched(waits.oldest_first(store, start, first), first, strict=False):
+        found = [(key, of_wait(wait) if wait is not None else None) for key, wait in some]
+        ids = [execution.id for _, execution in found if execution is not None]
+        by_hand = dict(zip(ids, store.get_all(OF, [_part(each) for each in ids]), strict=True))
+        for key, execution in found:
+            # What is paused by hand as well is shown as that alone.
+            is_shown = execution is not None and by_hand[execution.id] is None
+            yield key, execution if is_shown else None
 
 
 def _listed(row: Row) -> Listed | None:

@@ -20,13 +20,15 @@ from contracts.pause import PAUSING, PauseEvent
 from contracts.pause_state import PAUSE, Numbered, PauseState, pause_key
 from services import paused
 from services.record_store import RecordStore
+from services.states import is_paused
 
 FIRST_LOOK = 0.001
 LONGEST_BETWEEN_LOOKS = 0.05
 SLOWING = 1.5
 """Seconds between two looks, and how much longer each wait is than the one before."""
 PATIENCE = 1.0
-"""Seconds that a run has to hear that it is paused before it is suspended: it cannot say so afterwards."""
+"""Seconds that a run has to hear that it is paused, and put that on record, before it is suspended: it cannot do so
+afterwards. Nor must it have begun anything in the same turn: not every engine keeps that apart from the suspension."""
 
 _GONE = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION)
 _ENDED = (OrchestrationStatus.COMPLETED, OrchestrationStatus.FAILED, OrchestrationStatus.TERMINATED)
@@ -143,15 +145,36 @@ async def _until_heard(
     number: int,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
-    """Wait until a run says that it is paused, unless it cannot: it has not begun, is suspended, or takes too long."""
+    """Wait until a run says that it is paused, and has that on record, unless it cannot: it has not begun, is
+    suspended, or takes too long."""
+
+    def is_so(state: OrchestrationState) -> bool:
+        return state.runtime_status is not OrchestrationStatus.RUNNING or _has_heard(state, number)
+
+    if not await _until(client, instance_id, is_so, sleep):
+        _LOGGER.warning("The run %r was suspended before it had on record that it is paused.", instance_id)
+
+
+async def until_it_goes_on(client: DurableFunctionsClient, instance_id: str) -> None:
+    """Wait until a run that was resumed says that it is not paused any more, unless that takes too long."""
+    await _until(client, instance_id, lambda state: not is_paused(state))
+
+
+async def _until(
+    client: DurableFunctionsClient,
+    instance_id: str,
+    is_so: Callable[[OrchestrationState], bool],
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> bool:
+    """Look at a run until something is so, or it is gone; false where that takes too long."""
     waited, wait = 0.0, FIRST_LOOK
     while waited < PATIENCE:
         state = await client.get_orchestration_state(instance_id)
-        if state is None or state.runtime_status is not OrchestrationStatus.RUNNING or _has_heard(state, number):
-            return
+        if state is None or is_so(state):
+            return True
         await sleep(wait)
         waited, wait = waited + wait, min(wait * SLOWING, LONGEST_BETWEEN_LOOKS)
-    _LOGGER.warning("The run %r was suspended before it heard that it is paused; it will when it goes on.", instance_id)
+    return False
 
 
 def _has_heard(state: OrchestrationState, number: int) -> bool:
@@ -159,7 +182,8 @@ def _has_heard(state: OrchestrationState, number: int) -> bool:
         progress = Progress.model_validate_json(state.serialized_custom_status or "")
     except ValueError:
         return False
-    return progress.pause is not None and progress.pause.number >= number
+    is_on_record = progress.trail is None or progress.trail.stored >= progress.trail.entries
+    return progress.pause is not None and progress.pause.number >= number and is_on_record
 
 
 def _entity(instance_id: str) -> EntityInstanceId:

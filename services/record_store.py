@@ -6,7 +6,7 @@ Both implementations know nothing of waits and trails. What stands in which part
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, Protocol
@@ -68,6 +68,10 @@ class RecordStore(Protocol):
 
     def get(self, partition: str, key: str) -> Row | None:
         """Return a row, or None."""
+        ...
+
+    def get_all(self, partition: str, keys: Sequence[str]) -> list[Row | None]:
+        """Return rows that do not stand side by side, each or None, as fast as the store can."""
         ...
 
     def range(self, partition: str, start: str, end: str, limit: int) -> list[Row]:

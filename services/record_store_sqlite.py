@@ -2,7 +2,7 @@
 
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -52,6 +52,10 @@ class SqliteRecordStore:
         """Return a row, or None."""
         rows = self._read("SELECT key, body FROM record WHERE partition = ? AND key = ?", partition, key)
         return rows[0] if rows else None
+
+    def get_all(self, partition: str, keys: Sequence[str]) -> list[Row | None]:
+        """Return rows, each or None."""
+        return [self.get(partition, key) for key in keys]
 
     def range(self, partition: str, start: str, end: str, limit: int) -> list[Row]:
         """Return the first rows of a range of keys."""

@@ -1,10 +1,13 @@
 """What all tests share."""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from services.record_store import close_record_store
 from settings import get_settings
@@ -13,6 +16,8 @@ from tests.browser import chromium
 
 # As function_app.py does it, for the tests that do not import it.
 os.environ["AZURE_FUNCTIONS_DURABLE_STRICT_TYPING"] = "1"
+# What one run of the tests, or one of its processes, has compiled is not compiled again by the next.
+sys.dont_write_bytecode = False
 # Without a host there is no data folder, and no storage account either.
 os.environ["RECORDS"] = "sqlite"
 # A test that moves the clock by a year would wait for tens of thousands of runs; the tests of the timers enable them.
@@ -23,6 +28,24 @@ for timer in ("reconcile_records", "purge_instances"):
 def pytest_xdist_auto_num_workers() -> int:
     """Half as many processes again as there are processors: half of the time each waits for a host that it runs."""
     return max(2, (os.cpu_count() or 1) * 3 // 2)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest test before the others that are given out alone, so that it is not what all wait for."""
+    items.sort(key=lambda item: "test_year.py" not in item.nodeid)
+
+
+class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
+    """Gives each process whole modules, for what their tests share, except where each test has hosts of its own."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        alone = "crashes.py::" in nodeid or nodeid.startswith("tests/local_host/test_life.py::")
+        return nodeid if alone else str(super()._split_scope(nodeid))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
+    """Let no process work alone in the end at tests that take long, and could be given to others."""
+    return Scheduling(config, log) if config.getvalue("dist") == "loadscope" else None
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -44,7 +44,7 @@ from services.record_store import RecordStoreError, get_record_store
 from settings import get_settings
 from triggers.ask_run import Asked, Rules, ask_run, is_over
 from triggers.callers import must_have, read_data, speaker, starter, unclear
-from triggers.decide import AskedDecision, answer_decision, decide
+from triggers.decide import AskedDecision, answer_decision, decide, not_yet
 from triggers.instances import ENDED, describe, find, progress_of, run_of, start
 from triggers.starting import is_same_start, keyed
 from triggers.story import history_of, rounds_of
@@ -95,6 +95,8 @@ async def start_approval(req: func.HttpRequest, client: DurableFunctionsClient) 
     """
     options = read_query(req, StartOptions)
     body = read_body(req, StartApproval, said_by="requester")
+    if body.allow_self_approval or body.on_timeout == "approve":
+        must_have("approval:admin")  # else who may only start runs could do without those who decide
     key = idempotency_key_of(req, body.idempotency_key)
     check(check_form, "form", body.form)
     check(check_callback, "callback_url", body.callback_url)
@@ -140,12 +142,12 @@ async def _decide(client: DurableFunctionsClient, request_id: str, body: Vote, d
             raise Unprocessable(f"{EARLIER}, whose trail cannot show that somebody else decides on behalf of a person.")
         asked = _decision(body, by.who, decision_id)
         verdict = await decide(client, WORKFLOW, request_id, asked, patience=get_settings().decision_wait_seconds)
-        return answer_decision(verdict, request_id, _status_url(request_id), message)
+        return await answer_decision(client, verdict, request_id, _status_url(request_id), message)
     _check_answers(body, state)
     said = {"approver": by.who, "sent_by": by.sent_by, "decision_id": decision_id, "channel": "api"}
     event = VoteEvent.model_validate(body.plain() | said)
     progress = await _ask(client, request_id, Asked(DECISION, event, by.who, body.choice, body.comments))
-    return _answer(progress, request_id, decision_id, message, vote=body.choice)
+    return await _answer(client, progress, request_id, decision_id, message, vote=body.choice)
 
 
 async def get_approval(req: func.HttpRequest, client: DurableFunctionsClient) -> func.HttpResponse:
@@ -237,7 +239,7 @@ async def _command(
         raise Unprocessable(f"{EARLIER}, which cannot do that.")
     asked = payload.model_validate(body.plain() | said | {"decision_id": decision_id, "channel": "api"})
     progress = await _ask(client, request_id, Asked(event, asked, by, event, body.comments))
-    return _answer(progress, request_id, decision_id, message)
+    return await _answer(client, progress, request_id, decision_id, message)
 
 
 def _said_by(body: Command) -> tuple[str, dict[str, str | None]]:
@@ -260,13 +262,18 @@ async def _ask(client: DurableFunctionsClient, request_id: str, asked: Asked) ->
     return await ask_run(client, RULES, request_id, asked, patience=get_settings().decision_wait_seconds)
 
 
-def _answer(
-    progress: Progress | None, request_id: str, decision_id: str, message: str, **said: str
+async def _answer(
+    client: DurableFunctionsClient,
+    progress: Progress | None,
+    request_id: str,
+    decision_id: str,
+    message: str,
+    **said: str,
 ) -> func.HttpResponse:
     """Answer 200 with what came of it, or 202 with the address that will show it."""
     status_url = _status_url(request_id)
     if progress is None:
-        body = {"instance_id": request_id, "message": "This was handed over; the run has yet to take it."}
+        body = {"instance_id": request_id, "message": await not_yet(client, request_id)}
         return answer({**body, "status_url": status_url}, 202, {"Location": status_url})
     taken = progress.decision
     ended = progress.phase if progress.phase in ENDED_PHASES else None

@@ -15,7 +15,7 @@ from contracts.human_step import Asking, Progress, digest_of_id, digest_of_said
 from errors import AlreadyDecided, CountersignError, TooLate, Unprocessable
 from orchestrators.approval_outcome import AUTOMATIC
 from services.clock import now
-from triggers.decide import Late, hand_over, note_late
+from triggers.decide import Late, StandsStill, hand_over, note_late, stands_still
 from triggers.instances import ENDED, find, progress_of, run_of
 from triggers.states import value_of
 
@@ -62,13 +62,14 @@ async def ask_run(
     """Raise the event and wait for the run's verdict on it.
 
     Gives what the run then says of itself, also to whoever repeats the ``decision_id``; or None when the run did not
-    come to it within ``patience`` seconds. Raises ``NotFound``, ``AlreadyDecided``, ``TooLate``, one of the
-    refusals of the workflow with the member ``code``, or ``Unprocessable`` when the id came before with something else.
+    come to it within ``patience`` seconds, or, as it is paused, at once. Raises ``NotFound``, ``AlreadyDecided``,
+    ``TooLate``, one of the refusals of the workflow with the member ``code``, or ``Unprocessable`` when the id came
+    before with something else.
     """
 
     is_first = True
 
-    async def look() -> Progress | None:
+    async def look() -> Progress | StandsStill | None:
         nonlocal is_first
         state = await find(client, rules.workflow, instance_id)
         try:
@@ -83,7 +84,7 @@ async def ask_run(
                 await asyncio.to_thread(note_late, state, late)
             raise
         is_first = False
-        return verdict
+        return verdict or stands_still(state)
 
     return await hand_over(
         client, instance_id, asked.event, _payload(asked), look, patience=patience, clock=clock, sleep=sleep

@@ -19,6 +19,7 @@ from services.clock import now
 from services.record_store import get_record_store
 from settings import get_settings
 from triggers.instances import ENDED, find, progress_of, run_of
+from triggers.states import is_paused
 from triggers.web import answer
 
 FIRST_POLL = 0.001
@@ -27,6 +28,16 @@ SLOWING = 2
 """Seconds between two looks at the run: each pause is longer than the one before, up to the longest."""
 MAX_LATE = 100
 """How many late decisions on one run are noted; more are refused all the same."""
+
+
+@dataclass(frozen=True)
+class StandsStill:
+    """What is seen of a run that takes nothing before it goes on."""
+
+
+def stands_still(state: OrchestrationState) -> StandsStill | None:
+    """Return that a run is paused, if it is."""
+    return StandsStill() if is_paused(state) else None
 
 
 @dataclass(frozen=True)
@@ -76,17 +87,17 @@ async def decide(
     """Raise the event and wait for the run's verdict on it.
 
     Gives the decision as the run took it, also to whoever repeats the ``decision_id``; or None when the run did not
-    come to it within ``patience`` seconds (a suspended run does not). Raises ``NotFound``, ``AlreadyDecided``,
+    come to it within ``patience`` seconds, or, as it is paused, at once. Raises ``NotFound``, ``AlreadyDecided``,
     ``TooLate``, or ``Unprocessable`` when the id came before with another decision.
     """
 
     # Without nulls, so that what an earlier version knows of is understood by its runs too.
     payload = asked.payload.model_dump(mode="json", exclude_none=True)
 
-    async def look() -> Decision | None:
+    async def look() -> Decision | StandsStill | None:
         state = await find(client, workflow, instance_id)
         try:
-            return _verdict(state, asked)
+            return _verdict(state, asked) or stands_still(state)
         except TooLate:
             said = "approved" if asked.approved else "rejected"
             late = Late(asked.by, said, asked.comments, "api", payload, asked.sent_by)
@@ -101,14 +112,19 @@ async def hand_over[Verdict](
     instance_id: str,
     event: str,
     payload: dict[str, Any],
-    look: Callable[[], Awaitable[Verdict | None]],
+    look: Callable[[], Awaitable[Verdict | StandsStill | None]],
     *,
     patience: float,
     clock: Callable[[], float],
     sleep: Callable[[float], Awaitable[None]],
 ) -> Verdict | None:
-    """Raise an event, unless there is a verdict on it by now, and ``look`` for the verdict for ``patience`` seconds."""
+    """Raise an event, unless there is a verdict on it by now, and ``look`` for the verdict for ``patience`` seconds.
+
+    ``look`` gives ``StandsStill`` where there will be none before the run goes on; then nothing is waited for.
+    """
     verdict = await look()
+    if isinstance(verdict, StandsStill):
+        verdict = None
     if verdict is not None:
         return verdict
     await _raise(client, instance_id, event, payload)
@@ -116,16 +132,35 @@ async def hand_over[Verdict](
     give_up, pause = clock() + patience, FIRST_POLL
     while True:
         verdict = await look()
+        if isinstance(verdict, StandsStill):
+            return None
         if verdict is not None or clock() >= give_up:
             return verdict
         await sleep(pause)
         pause = min(pause * SLOWING, LONGEST_POLL)
 
 
-def answer_decision(verdict: Decision | None, instance_id: str, status_url: str, message: str) -> func.HttpResponse:
+async def not_yet(client: DurableFunctionsClient, instance_id: str) -> str:
+    """Say that something was handed over that a run has yet to take; and since when, and why, it is paused, if it
+    is."""
+    state = await client.get_orchestration_state(instance_id)
+    if state is None or not is_paused(state):
+        return "This was handed over; the run has yet to take it."
+    sentence = "This was handed over. The run is paused, and takes it when it goes on."
+    progress = progress_of(state)
+    pause = progress.pause if progress is not None else None
+    if pause is None or not pause.paused:
+        return sentence
+    why = f": {pause.reason}" if pause.reason else "."
+    return f"{sentence} {pause.by} paused it at {as_utc_text(pause.at)}{why}"
+
+
+async def answer_decision(
+    client: DurableFunctionsClient, verdict: Decision | None, instance_id: str, status_url: str, message: str
+) -> func.HttpResponse:
     """Answer 200 with the verdict, or 202 with the address that will show it."""
     if verdict is None:
-        body = {"instance_id": instance_id, "message": "The decision was handed over; the run has yet to take it."}
+        body = {"instance_id": instance_id, "message": await not_yet(client, instance_id)}
         return answer({**body, "status_url": status_url}, 202, {"Location": status_url})
     return answer(
         {

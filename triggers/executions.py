@@ -3,15 +3,19 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import azure.functions as func
 from azure.durable_functions import DurableFunctionsClient
+from durabletask.client import OrchestrationStatus
 
 from contracts.base import Contract, as_utc_text, path_to
 from contracts.execution import CancelBody, PauseBody, ResumeBody
+from contracts.human_step import digest_of_id
+from contracts.workflow import WorkflowOutcome
 from errors import Conflict, CountersignError, Unprocessable
-from services import cancelling, paused, pausing
+from services import cancelling, documents, paused, pausing
 from services.clock import now
 from services.identity import speak_as
 from services.record_store import get_record_store
@@ -26,10 +30,11 @@ from triggers import (
     workflow,
     workflow_block,
 )
-from triggers.callers import must_have
-from triggers.pausing import ended, pause, resume, see_whole, was_resumed
-from triggers.seeing import OUTSIDE, Seen, plain, see, see_all, show
-from triggers.states import ENDED
+from triggers.callers import must_have, speaker, unclear
+from triggers.decide import not_yet
+from triggers.pausing import ended, is_left_to_decide, pause, resume, see_whole, was_resumed
+from triggers.seeing import OUTSIDE, Seen, plain, see, see_all, show, step_of
+from triggers.states import ENDED, value_of
 from triggers.web import answer, any_instance_id_of, decision_id_of, idempotency_key_of, read_body
 
 PATH = "/api/v1/executions/{}"
@@ -49,15 +54,19 @@ _DOORS: dict[str, Door] = {
 }
 _DECIDED = (approval.WORKFLOW, purchase_order.WORKFLOW, workflow.WORKFLOW)
 """The workflows that wait for ``approved``."""
+MAX_CALLED = 1_000
+"""How many of the runs that a declared workflow has called are asked whether they know of a decision."""
 
 
 async def pause_execution(req: func.HttpRequest, client: DurableFunctionsClient) -> func.HttpResponse:
     """``POST /api/v1/executions/{id}/pause``: 200 with the run, which is paused then.
 
+    Who says that it ends by itself needs the permission for that end, ``execution:cancel`` or ``execution:resume``.
     409 says what a run is that cannot be paused. With the same ``Idempotency-Key`` again, the answer is the same.
     """
     instance_id = any_instance_id_of(req, "id")
     body = _read(req, PauseBody)
+    _must_have_for_its_end(body)
     return answer(plain(await pause(client, instance_id, body, idempotency_key_of(req, None))))
 
 
@@ -67,16 +76,25 @@ async def resume_execution(req: func.HttpRequest, client: DurableFunctionsClient
     For a run that waits for people the data are their answer, which is taken by the same checks as at the workflow's
     own routes, so that it may need another permission too, such as ``approval:decide``; 200 has the ``result`` then, or
     202 where the run has yet to take it. One that is paused by hand as well goes on first, and without ``approved`` in
-    the data nothing is answered. 409 says what a run is that cannot be resumed.
+    the data nothing is answered. A declared workflow takes an answer for what it has called, too. With ``step_id`` the
+    answer is for that step alone. The same ``Idempotency-Key`` again gives the same answer, also when the run has gone
+    on. 409 says what a run is that cannot be resumed.
     """
     instance_id = any_instance_id_of(req, "id")
     body = _read(req, ResumeBody)
     key = idempotency_key_of(req, None)
     seen = await see_whole(client, instance_id)
+    decided = await _decided_by(client, seen, key) if key is not None else None
+    if decided is not None:
+        return await _hand_in(req, client, seen, decided, body)
     if was_resumed(seen, body, key):
+        if seen.waiting is not None and _is_decision(seen, body) and is_left_to_decide(seen):
+            return await _hand_in(req, client, seen, seen.waiting, body)
         return answer(plain(await show(seen)))
     if seen.has_ended:
         raise ended(seen)
+    if body.step_id is not None:
+        _check_step(seen, body)
     if seen.by_hand is not None:
         return await _end_pause(req, client, seen, body)
     if seen.held is not None:
@@ -84,8 +102,8 @@ async def resume_execution(req: func.HttpRequest, client: DurableFunctionsClient
         raise Conflict(sentence, execution_status="paused", paused_reason=seen.held.reason)
     if seen.is_outside:
         return await _end_suspension(client, seen, body)
-    if seen.waits:
-        return await _hand_in(req, client, seen, body.resume_data or {})
+    if seen.waiting is not None:
+        return await _hand_in(req, client, seen, seen.waiting, body)
     status = (await show(seen)).status
     raise Conflict(f"This run is not paused: it is {status}.", execution_status=status)
 
@@ -120,39 +138,117 @@ async def cancel_execution(req: func.HttpRequest, client: DurableFunctionsClient
 
 
 async def get_execution(req: func.HttpRequest, client: DurableFunctionsClient) -> func.HttpResponse:
-    """``GET /api/v1/executions/{id}``: the run. ``error`` says why one failed, ``phase`` where it stands."""
+    """``GET /api/v1/executions/{id}``: the run. ``error`` says why one failed, ``phase`` where it stands.
+
+    ``output`` is what came of a declared workflow, which is shown nowhere else: its ``status``, ``output`` and
+    ``data``, or null before that.
+    """
     seen = await see(client, any_instance_id_of(req, "id"))
     state, progress = seen.state, seen.progress
-    more = {
+    more: dict[str, Any] = {
         "phase": progress.phase if progress is not None else None,
         "deadline": as_utc_text(progress.deadline) if progress is not None and progress.deadline is not None else None,
         "last_updated_at": as_utc_text(state.last_updated_at),
         "error": state.failure_details.message if state.failure_details is not None else None,
     }
+    if seen.run.workflow == workflow.WORKFLOW:
+        more["output"] = _outcome(seen)
     return answer({**plain(await show(seen)), **more})
+
+
+def _outcome(seen: Seen) -> dict[str, Any] | None:
+    """What a run gave that has completed; else its output may be what somebody gave who terminated it."""
+    if seen.state.runtime_status is not OrchestrationStatus.COMPLETED:
+        return None
+    try:
+        outcome = WorkflowOutcome.model_validate(value_of(seen.state.serialized_output))
+    except ValueError:
+        return None
+    return outcome.model_dump(mode="json", include=dict.fromkeys(("status", "output", "data"), True))
+
+
+def _must_have_for_its_end(body: PauseBody) -> None:
+    """Raise ``NotPermitted`` for who may pause a run, and not do what they say is done by the end of the pause."""
+    by_setting = get_settings().on_max_pause if body.max_pause is not None else None
+    match body.on_max_pause or by_setting:
+        case "cancel":
+            must_have("execution:cancel")
+        case "resume":
+            must_have("execution:resume")
+
+
+def _is_decision(seen: Seen, body: ResumeBody) -> bool:
+    """Whether the data of a resume decide on what a run waits for; else they are merged into its own."""
+    return seen.waiting is not None and seen.waiting.run.workflow in _DECIDED and "approved" in (body.resume_data or {})
+
+
+def _check_step(seen: Seen, body: ResumeBody) -> None:
+    """Raise ``Conflict`` where a run is not at the step that it is resumed at."""
+    at = [step_of(seen.progress)]
+    if seen.by_hand is not None and not _is_decision(seen, body):
+        at.append(seen.by_hand.pause.step)
+    if body.step_id not in at:
+        sentence = "This run is not at that step; look again where it is, and what it asks."
+        raise Conflict(sentence, code="other_step", step=at[0])
+
+
+async def _decided_by(client: DurableFunctionsClient, seen: Seen, decision_id: str) -> Seen | None:
+    """Return the run that has a verdict on this: this one, or one that a declared workflow has called."""
+    if _has_verdict(seen, decision_id):
+        return seen
+    if seen.run.workflow != workflow.WORKFLOW or seen.run.stamp is None:
+        return None
+    called = await asyncio.to_thread(
+        documents.read_all, get_record_store(), seen.run.instance_id, seen.run.stamp, "child", MAX_CALLED
+    )
+    ids = [each.body["id"] for each in called if isinstance(each.body, dict)]
+    states = await asyncio.gather(*(client.get_orchestration_state(str(each)) for each in ids))
+    children = await see_all(client, [state for state in states if state is not None])
+    return next((child for child in children if _has_verdict(child, decision_id)), None)
+
+
+def _has_verdict(seen: Seen, decision_id: str) -> bool:
+    progress, short = seen.progress, digest_of_id(decision_id)
+    if progress is None:
+        return False
+    is_decided = progress.decision is not None and progress.decision.decision_id == decision_id
+    is_verified = progress.signup is not None and progress.signup.verified_by == short
+    return is_decided or is_verified or any(verdict.id == short for verdict in progress.verdicts)
 
 
 async def _end_pause(
     req: func.HttpRequest, client: DurableFunctionsClient, seen: Seen, body: ResumeBody
 ) -> func.HttpResponse:
     """End a pause by hand; where the run waits for a decision, and the data are one, it is taken then."""
-    data = body.resume_data
-    is_decision = seen.waits and seen.run.workflow in _DECIDED and "approved" in (data or {})
-    if is_decision:
-        must_have("approval:decide")  # before anything is changed
+    data, is_decision = body.resume_data, _is_decision(seen, body)
+    _check_before_it_ends(seen, data or {}, is_decision=is_decision)
     execution = await resume(client, seen, body, None if is_decision else data, idempotency_key_of(req, None))
     if execution is None:
         now_seen = await see(client, seen.run.instance_id)
         if now_seen.has_ended:
             raise ended(now_seen)
         raise Conflict("Somebody else has resumed this run just now.", execution_status=(await show(now_seen)).status)
-    if not is_decision:
+    if not is_decision or seen.waiting is None:
         return answer(plain(execution))
+    await pausing.until_it_goes_on(client, seen.waiting.run.instance_id)
     try:
-        return await _hand_in(req, client, seen, data or {})
+        return await _hand_in(req, client, seen, seen.waiting, body)
     except CountersignError as error:
         error.detail = f"The pause has ended, but nothing was decided. {error.detail}"
         raise
+
+
+def _check_before_it_ends(seen: Seen, data: dict[str, Any], *, is_decision: bool) -> None:
+    """Raise what can be said of the data of a resume before anything is changed."""
+    if is_decision:
+        must_have("approval:decide")
+        named = data.get("approver")
+        speaker(named if isinstance(named, str) else None)
+    answers_step = is_decision and seen.waits and seen.run.workflow == workflow.WORKFLOW
+    if is_decision and not answers_step and not isinstance(data["approved"], bool):
+        raise unclear("The data of the resume are not valid.", "approved", "true or false")
+    if seen.run.workflow == workflow.WORKFLOW and seen.progress is not None and data:
+        workflow_block.check_resumed(seen.state, seen.progress, data, answers=answers_step)
 
 
 async def _end_suspension(client: DurableFunctionsClient, seen: Seen, body: ResumeBody) -> func.HttpResponse:
@@ -168,14 +264,20 @@ async def _end_suspension(client: DurableFunctionsClient, seen: Seen, body: Resu
 
 
 async def _hand_in(
-    req: func.HttpRequest, client: DurableFunctionsClient, seen: Seen, data: dict[str, Any]
+    req: func.HttpRequest, client: DurableFunctionsClient, seen: Seen, waiting: Seen, body: ResumeBody
 ) -> func.HttpResponse:
-    """Hand the data of a resume to the workflow that waits for them; ``result`` is what its own route would answer."""
-    instance_id = seen.run.instance_id
-    taken = await _DOORS[seen.run.workflow](client, instance_id, data, decision_id_of(req, None))
+    """Hand the data of a resume to the run that waits for them; ``result`` is what its own route would answer."""
+    door = _DOORS[waiting.run.workflow]
+    if waiting is seen and seen.run.workflow == workflow.WORKFLOW:
+        door = partial(workflow_block.answer_block, step=body.step_id)
+    name = waiting.run.instance_id
+    taken = await door(client, name, body.resume_data or {}, decision_id_of(req, None))
+    result = json.loads(taken.get_body())
+    if taken.status_code == 202:
+        result["message"] = await not_yet(client, name)
     headers = {"Location": taken.headers["Location"]} if "Location" in taken.headers else {}
-    execution = plain(await show(await see(client, instance_id)))
-    return answer({**execution, "result": json.loads(taken.get_body())}, taken.status_code, headers)
+    execution = plain(await show(await see(client, seen.run.instance_id)))
+    return answer({**execution, "result": result}, taken.status_code, headers)
 
 
 def _read[Body: Contract](req: func.HttpRequest, contract: type[Body]) -> Body:

@@ -42,6 +42,7 @@ from services.waits import LONGEST_CONTINUATION, BadContinuation, WaitQuery
 from settings import get_settings
 from triggers.ask_run import Asked, Rules, ask_run
 from triggers.callers import Speaker, read_data, speaker, starter, unclear
+from triggers.decide import not_yet
 from triggers.diff import diff_of
 from triggers.instances import ENDED, describe, find, progress_of, run_of, start
 from triggers.starting import is_same_start, keyed
@@ -257,7 +258,7 @@ async def _do(
     status_url = _status_url(intervention_id)
     told = {"intervention_id": intervention_id, "action": action, "decision_id": decision_id, "status_url": status_url}
     if progress is None:
-        message = "This was handed over; the run has yet to take it."
+        message = await not_yet(client, intervention_id)
         return answer({**told, "message": message}, 202, {"Location": status_url})
     return answer({**told, "message": COMMANDS[action][1], "phase": progress.phase})
 

@@ -106,6 +106,12 @@ def was_resumed(seen: Seen, body: ResumeBody, key: str | None) -> bool:
     return key is not None and _answered(seen.kept, Asking.of(body, "resume", key)) is not None
 
 
+def is_left_to_decide(seen: Seen) -> bool:
+    """Whether the last pause of a run ended without data for it: those that came with that are a decision."""
+    kept = seen.kept
+    return kept is not None and not kept.is_paused and kept.resumed is not None and kept.resumed.data is None
+
+
 def check_data(decided: PauseState, data: ResumeData | None) -> None:
     """Raise ``Unprocessable`` where a run would have more data than it can keep."""
     merged = (decided.data or {}) | (data or {})

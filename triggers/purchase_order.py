@@ -79,7 +79,7 @@ async def _decide(
     )
     verdict = await decide(client, WORKFLOW, instance_id, asked, patience=get_settings().decision_wait_seconds)
     message = f"The event '{APPROVAL_EVENT}' was raised for instance '{instance_id}'."
-    return answer_decision(verdict, instance_id, _status_url(instance_id), message)
+    return await answer_decision(client, verdict, instance_id, _status_url(instance_id), message)
 
 
 async def get_purchase_order(req: func.HttpRequest, client: DurableFunctionsClient) -> func.HttpResponse:

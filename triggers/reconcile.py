@@ -16,6 +16,7 @@ from durabletask.client import OrchestrationQuery, OrchestrationState, Orchestra
 from contracts.base import one_line, path_to
 from contracts.human_step import Progress
 from contracts.records import RecordBatch, Wait
+from orchestrators.approval import approval
 from orchestrators.guarded_call import guarded_call
 from orchestrators.signup import signup
 from services import clock, documents, outbox, paused, shown, signup_erasure, waits
@@ -85,9 +86,10 @@ def _erase_signup(store: RecordStore, wait: Wait, state: OrchestrationState | No
 
 
 async def _is_left_behind(client: DurableFunctionsClient, state: OrchestrationState) -> bool:
-    """Whether a call waits for people as a step of a run that has ended: somebody terminated that one alone."""
+    """Whether a call or an approval waits as a step of a run that has ended: somebody terminated that one alone."""
     given = value_of(state.serialized_input)
-    part_of = given.get("part_of") if state.name == guarded_call.__name__ and isinstance(given, dict) else None
+    is_called = state.name in (guarded_call.__name__, approval.__name__) and isinstance(given, dict)
+    part_of = given.get("part_of") or (given.get("at_step") or {}).get("instance_id") if is_called else None
     if not isinstance(part_of, str) or state.runtime_status in ENDED:
         return False
     parent = await client.get_orchestration_state(part_of)

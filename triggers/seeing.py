@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC
 from typing import Any
 
@@ -36,7 +36,8 @@ _STATUSES: dict[OrchestrationStatus, Status] = {
 class Seen:
     """A run, and what the entity ``pause`` keeps: of this run, and how many pauses the instance id had.
 
-    ``progress`` is what the run says of itself, None before it said anything that can be understood.
+    ``progress`` is what the run says of itself, None before it said anything that can be understood. ``child`` is what
+    a declared workflow has called at its step, where that waits for people.
     """
 
     state: OrchestrationState
@@ -44,6 +45,7 @@ class Seen:
     progress: Progress | None
     kept: PauseState | None
     pauses: int
+    child: "Seen | None" = None
 
     @property
     def has_ended(self) -> bool:
@@ -72,8 +74,13 @@ class Seen:
 
     @property
     def waits(self) -> bool:
-        """Whether it waits for people."""
+        """Whether it waits for people itself."""
         return not self.has_ended and self.progress is not None and self.progress.wait is not None
+
+    @property
+    def waiting(self) -> "Seen | None":
+        """The run that waits for people: it, or what it has called; None where nobody is waited for."""
+        return self if self.waits else self.child
 
 
 async def see(client: DurableFunctionsClient, instance_id: str) -> Seen:
@@ -83,7 +90,7 @@ async def see(client: DurableFunctionsClient, instance_id: str) -> Seen:
     state = await client.get_orchestration_state(instance_id)
     if state is None or state.name not in WORKFLOWS:
         raise NotFound(f"There is no execution with the id '{instance_id}'.")
-    return _seen(state, kept)
+    return await _with_child(client, _seen(state, kept))
 
 
 async def see_all(client: DurableFunctionsClient, states: Sequence[OrchestrationState]) -> list[Seen]:
@@ -93,15 +100,16 @@ async def see_all(client: DurableFunctionsClient, states: Sequence[Orchestration
         progress = _progress(state)
         was_paused = progress is not None and progress.pause is not None
         if was_paused or state.runtime_status is OrchestrationStatus.SUSPENDED:
-            return _seen(state, await pausing.look(client, state.instance_id))
-        return _seen(state, None)
+            return await _with_child(client, _seen(state, await pausing.look(client, state.instance_id)))
+        return await _with_child(client, _seen(state, None))
 
     return await asyncio.gather(*(one(state) for state in states))
 
 
 async def show(seen: Seen) -> Execution:
     """Return a run as the API shows it."""
-    wait = await asyncio.to_thread(_open_wait, seen) if seen.waits and seen.by_hand is None else None
+    is_needed = seen.waiting is not None and seen.by_hand is None
+    wait = await asyncio.to_thread(_open_wait, seen.waiting) if is_needed and seen.waiting is not None else None
     return _shown(seen, wait)
 
 
@@ -124,6 +132,16 @@ def _seen(state: OrchestrationState, kept: PauseState | None) -> Seen:
     )
     is_this_run = kept is not None and kept.is_of(run)
     return Seen(state, run, _progress(state), kept if is_this_run else None, kept.number if kept is not None else 0)
+
+
+async def _with_child(client: DurableFunctionsClient, seen: Seen) -> Seen:
+    """Return a run with what it has called at its step, if that waits for people."""
+    called = (seen.progress.data or {}).get("child") if seen.progress is not None else None
+    if seen.run.workflow != paused.DECLARED or seen.has_ended or not isinstance(called, str):
+        return seen
+    state = await client.get_orchestration_state(called)
+    child = _seen(state, None) if state is not None and state.name in WORKFLOWS else None
+    return replace(seen, child=child) if child is not None and child.waits else seen
 
 
 def _workflow_id(state: OrchestrationState) -> str:
@@ -170,9 +188,11 @@ def _other_pause(seen: Seen, wait: Wait | None) -> dict[str, Any]:
         return {**at, "paused_at": seen.state.last_updated_at.replace(tzinfo=UTC), "paused_reason": OUTSIDE}
     if seen.held is not None:
         return {**at, "paused_at": seen.held.at, "paused_reason": seen.held.reason, "paused_by": seen.held.by}
-    if seen.waits and wait is not None:
+    if seen.waiting is None:
+        return {}
+    if wait is not None:
         return {**at, "paused_at": wait.since, "paused_reason": paused.of_wait(wait).paused_reason}
-    return {**at, "paused_reason": paused.reason_of(seen.run.workflow)} if seen.waits else {}
+    return {**at, "paused_reason": paused.reason_of(seen.waiting.run.workflow)}
 
 
 def step_of(progress: Progress | None) -> str | None:

@@ -17,6 +17,7 @@ from contracts.base import YEAR_IN_HOURS, Contract, as_utc_text
 from contracts.start import IdReusePolicy, Keyed, StartOptions
 from errors import AlreadyStarted, BadRequest, Unavailable, Unprocessable
 from services import clock
+from triggers.callers import must_have
 from triggers.giving_way import give_way
 from triggers.states import ENDED
 
@@ -50,8 +51,8 @@ async def start(
 
     An execution timeout goes into ``contract``, which is a ``Limited``. A run for which ``is_repetition`` holds is not
     started again, whatever the policy. Raises ``AlreadyStarted`` when the policy does not let the id be used again;
-    ``BadRequest`` for a start more than a year ahead; ``Conflict`` and ``Unavailable`` when the run that is there
-    cannot give way; ``RecordStoreError``.
+    ``BadRequest`` for a start more than a year ahead; ``NotPermitted`` where a run may be ended by who may not;
+    ``Conflict`` and ``Unavailable`` when the run that is there cannot give way; ``RecordStoreError``.
     """
     options = options or StartOptions()
     begins = _begins(options.start_at)
@@ -59,6 +60,8 @@ async def start(
     if options.execution_timeout is not None:
         given |= {"execution_timeout": options.execution_timeout}
     policy = options.id_reuse_policy or DEFAULT
+    if policy == "ALLOW_TERMINATE_IF_RUNNING":
+        must_have("execution:cancel")
     if given_id is None:
         instance_id = f"{workflow}-{uuid4()}"
         await _schedule(client, workflow, instance_id, policy, input=given, start_at=begins)

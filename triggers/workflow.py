@@ -56,9 +56,7 @@ class VersionQuery(Contract):
 async def store_workflow(req: func.HttpRequest, client: DurableFunctionsClient) -> func.HttpResponse:  # noqa: ARG001
     """``POST /api/v1/workflows``: 201 with the version, or 200 where the newest one is the same."""
     given = _read_json(req)
-    definition, problems = read_definition(given)
-    if definition is not None:
-        problems = [*problems, *_not_allowed(definition)]
+    definition, problems = await asyncio.to_thread(_checked, given)  # a large one takes a while
     if definition is None or problems:
         errors = [{"field": field, "message": message} for field, message in problems]
         names = ", ".join(dict.fromkeys(field[:60] for field, _ in problems[:10]))
@@ -177,6 +175,11 @@ def _check_input(found: StoredDefinition, given: dict[str, JsonValue]) -> None:
     if wrong:
         errors = [{"field": f"input.{name}".rstrip("."), "message": message} for name, message in wrong.items()]
         raise Unprocessable("The input does not fit the workflow.", errors=errors)
+
+
+def _checked(given: Any) -> tuple[Definition | None, list[Problem]]:
+    definition, problems = read_definition(given)
+    return definition, [*problems, *(_not_allowed(definition) if definition is not None else ())]
 
 
 def _not_allowed(definition: Definition) -> Iterator[Problem]:

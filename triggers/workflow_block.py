@@ -22,6 +22,7 @@ from services import clock
 from settings import get_settings
 from triggers.ask_run import Asked, Rules, ask_run
 from triggers.callers import RESUME_DATA, must_have, speaker, unclear
+from triggers.decide import not_yet
 from triggers.instances import ENDED, find, progress_of
 from triggers.web import answer
 from triggers.workflow import WORKFLOW
@@ -36,6 +37,7 @@ REFUSALS: dict[str, tuple[type[CountersignError], str]] = {
     "not_waiting": (Conflict, "The workflow does not wait for an answer just now."),
     "other_step": (Conflict, "The workflow waits at another step by now; look again what it asks."),
     "not_asked": (Forbidden, "This person is not asked: others are who may answer."),
+    "own_request": (Forbidden, "Who started the workflow does not answer this step."),
     "approval_needed": (Unprocessable, "This step waits for an approval: say 'approved', true or false."),
     "data_wrong": (Unprocessable, "The data do not fit what the step asks for."),
     "reserved": (Unprocessable, f"Data cannot be called {' or '.join(RESERVED)}."),
@@ -78,7 +80,20 @@ async def answer_block(
     except (TooLate, Conflict) as error:
         later = progress_of(await find(client, WORKFLOW, instance_id))
         raise _told_who(later, type(error), error.detail, **error.members) from None
-    return _answer(instance_id, event, taken, decision_id)
+    return await _answer(client, instance_id, event, taken, decision_id)
+
+
+def check_resumed(state: OrchestrationState, progress: Progress, data: dict[str, Any], *, answers: bool) -> None:
+    """Raise ``Unprocessable`` for data that a paused run must not go on with.
+
+    They are merged into its own, and have to fit what the step asks for that it waits at; or, with ``answers``, they
+    are looked at as any answer to that step is.
+    """
+    action = _waiting(state, progress)
+    if answers and action is not None:
+        _check(action, data)
+    elif wrong := _wrong(action, data):
+        raise _unfit(wrong)
 
 
 def waiting_reason(progress: Progress) -> str | None:
@@ -108,16 +123,25 @@ def _check(action: Waiting, data: dict[str, JsonValue]) -> None:
         must_have("approval:decide")
         if not isinstance(data.get("approved"), bool):
             raise unclear(UNSAID, "approved", "true or false", code="approval_needed")
-    merged = merged_of(data, is_approval=is_approval)
-    wrong = {name: "this name is for what the run itself says" for name in RESERVED if name in merged}
-    schema = action.answer_schema if isinstance(action, BlockAction) else action.payload_schema
-    if schema is not None:
-        wrong = wrong_answers(schema, merged) | wrong
+    wrong = _wrong(action, merged_of(data, is_approval=is_approval))
     if is_approval and data.get("comments") is not None and _comment_of(data) is None:
         wrong["comments"] = "it is a text of up to 4,000 characters"
     if wrong:
-        errors = [{"field": f"{RESUME_DATA}.{name}".rstrip("."), "message": told} for name, told in wrong.items()]
-        raise Unprocessable(REFUSALS["data_wrong"][1], errors=errors, code="data_wrong")
+        raise _unfit(wrong)
+
+
+def _wrong(action: Waiting | None, merged: dict[str, JsonValue]) -> dict[str, str]:
+    """Return what is wrong with data that are to be merged into those of the run, by their names."""
+    wrong = {name: "this name is for what the run itself says" for name in RESERVED if name in merged}
+    schema = None
+    if action is not None:
+        schema = action.answer_schema if isinstance(action, BlockAction) else action.payload_schema
+    return wrong_answers(schema, merged) | wrong if schema is not None else wrong
+
+
+def _unfit(wrong: dict[str, str]) -> Unprocessable:
+    errors = [{"field": f"{RESUME_DATA}.{name}".rstrip("."), "message": told} for name, told in wrong.items()]
+    return Unprocessable(REFUSALS["data_wrong"][1], errors=errors, code="data_wrong")
 
 
 def _waiting(state: OrchestrationState, progress: Progress) -> Waiting | None:
@@ -174,11 +198,13 @@ def _comment_of(data: dict[str, Any]) -> str | None:
         return None
 
 
-def _answer(instance_id: str, event: BlockAnswer, progress: Progress | None, decision_id: str) -> func.HttpResponse:
+async def _answer(
+    client: DurableFunctionsClient, instance_id: str, event: BlockAnswer, progress: Progress | None, decision_id: str
+) -> func.HttpResponse:
     status_url = get_settings().base_url + path_to(PATH, instance_id)
     told = {"id": instance_id, "execution_id": instance_id, "decision_id": decision_id, "status_url": status_url}
     if progress is None:
-        message = "This was handed over; the run has yet to take it."
+        message = await not_yet(client, instance_id)
         return answer({**told, "message": message}, 202, {"Location": status_url})
     return answer({**told, "message": "The workflow goes on.", "decided_by": event.by, "phase": progress.phase})
 

@@ -12,9 +12,9 @@ from tests.hosting import HostProcess, host_process
 
 @pytest.fixture(scope="session")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostProcess]:
-    """The host with the app."""
+    """The host with the app, started as a user does it."""
     settings = {"DECISION_WAIT_SECONDS": "5", "PYTHON_THREADPOOL_THREAD_COUNT": "32"}
-    with host_process(tmp_path_factory.mktemp("data"), environment=settings) as host:
+    with host_process(tmp_path_factory.mktemp("data"), environment=settings, cold=True) as host:
         yield host
 
 

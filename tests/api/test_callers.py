@@ -45,7 +45,7 @@ USER: tuple[Permission, ...] = (
     "approval:decide",
     "audit:read",
 )
-ADMIN: tuple[Permission, ...] = (*USER, "approval:admin", "audit:erase")
+ADMIN: tuple[Permission, ...] = (*USER, "execution:cancel", "approval:admin", "audit:erase")
 RIGHTS: dict[str, tuple[Permission, ...]] = {ALICE: USER, BOB: USER, ADA: ADMIN, CAROL: ("execution:resume",)}
 
 REQUEST: dict[str, Any] = {"item": "A desk", "timeout_hours": 24, "approvers": [BOB]}
@@ -381,8 +381,8 @@ def test_a_start_is_repeated_by_whoever_has_its_key(
 def test_who_replaces_a_run_is_told_in_its_trail(house: House) -> None:
     body = ORDER | {"instance_id": f"it-{uuid4()}"}
     house.done(ALICE, "/start-purchase-order", body)
-    house.done(BOB, "/start-purchase-order?idReusePolicy=ALLOW_TERMINATE_IF_RUNNING", body)
-    assert house.told(body["instance_id"], "purged") == [(BOB, None)]
+    house.done(ADA, "/start-purchase-order?idReusePolicy=ALLOW_TERMINATE_IF_RUNNING", body)
+    assert house.told(body["instance_id"], "purged") == [(ADA, None)]
 
 
 def test_nobody_says_in_a_body_who_they_are_to_the_run(house: House) -> None:
@@ -771,3 +771,17 @@ def test_all_of_that_leaves_trails_that_verify(house: House) -> None:
     decide(house, "request", ADA, name, named=BOB)
     house.control.advance(timedelta(seconds=1))
     assert house.shown(f"/api/audit/{name}/verify")["verdict"] == "intact"
+
+
+@pytest.mark.parametrize("rule", [{"allow_self_approval": True}, {"on_timeout": "approve"}])
+def test_who_may_only_start_does_not_do_without_those_who_decide(house: House, rule: dict[str, Any]) -> None:
+    refused(house.call(ALICE, "/api/requests", REQUEST | rule), 403, permission="approval:admin")
+    assert house.call(ADA, "/api/requests", REQUEST | rule).status_code == 202
+
+
+def test_who_may_only_start_ends_no_run_that_has_the_id(house: House) -> None:
+    name = house.request(ALICE)
+    again = REQUEST | {"request_id": name}
+    ends_it = "/api/requests?idReusePolicy=ALLOW_TERMINATE_IF_RUNNING"
+    refused(house.call(ALICE, ends_it, again), 403, permission="execution:cancel")
+    assert house.control.status(name)["phase"] == "waiting_for_approval"

@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -14,20 +15,26 @@ import pytest
 
 from contracts.base import as_utc_text
 from contracts.pause_state import Pause, PauseAsk, PauseState, ResumeAsk
-from errors import NotPermitted
+from errors import Forbidden, NotPermitted
 from services import clock, outbox, paused, pausing
 from services.identity import Caller, calling
 from services.record_store import get_record_store
 from settings import get_settings
-from tests.api.executions import APPROVAL, SEED, Api, hosting, is_listed
+from tests.api.executions import APPROVAL, ORDER, SEED, Api, hosting, is_listed
 from triggers import execution_lists, purge, reconcile
-from triggers.executions import resume_execution
+from triggers.executions import pause_execution, resume_execution
 from triggers.pausing import _ask as ask_entity
 from triggers.seeing import see
 
 STATES = ("pending", "running", "waiting", "paused", "suspended", "completed", "failed", "cancelled")
 ENDED = ("completed", "failed", "cancelled")
 REASON = {"reason": "Manual review required"}
+FAILING: dict[str, Any] = {
+    "name": "Ship",
+    "call": {"kind": "simulated", "fails": 1000, "status": 500, "body": {}},
+    "retry": {"attempts": 1},
+    "skippable": True,
+}
 
 
 @pytest.fixture(scope="module")
@@ -338,8 +345,10 @@ def test_nothing_but_a_plain_yes_means_yes(api: Api, data: Any) -> None:
         assert api.control.status(name)["phase"] == "waiting_for_approval"
         if not data or "approved" not in data:
             break
-        api.pause(name)  # neither does it where it is paused by hand besides
+        if api.status(name) == "RUNNING":
+            api.pause(name)  # neither does it where it is paused by hand besides, nor does that end
     assert api.told(name, "voted") == []
+    assert api.shown(name)["resume_count"] == 0
 
 
 def test_a_run_that_is_paused_by_hand_and_waits_goes_on_and_is_decided_where_the_data_say_so(api: Api) -> None:
@@ -379,6 +388,137 @@ def test_who_may_resume_but_not_decide_does_not_decide_by_resuming(api: Api) -> 
     assert api.shown(name)["resumed_by"] == "carol@example.com"
 
 
+@pytest.mark.parametrize(
+    ("permissions", "body", "setting", "shown"),
+    [
+        ("pause", {}, "cancel", "paused"),
+        ("pause", {"max_pause": "PT1M"}, "escalate", "paused"),
+        ("pause", {"max_pause": "PT1M"}, "cancel", "running"),
+        ("pause", {"on_max_pause": "cancel"}, "escalate", "running"),
+        ("pause resume", {"on_max_pause": "cancel"}, "escalate", "running"),
+        ("pause", {"on_max_pause": "resume", "max_pause": "P1D"}, "escalate", "running"),
+        ("pause", {"on_max_pause": "escalate", "max_pause": "P1D"}, "cancel", "paused"),
+        ("pause resume", {"on_max_pause": "resume"}, "cancel", "paused"),
+        ("cancel", {"on_max_pause": "cancel", "max_pause": "PT1M"}, "escalate", "paused"),
+    ],
+)
+def test_who_may_only_pause_has_nothing_else_done_by_the_end_of_the_pause(
+    api: Api, permissions: str, body: dict[str, Any], setting: str, shown: str
+) -> None:
+    name = api.running()
+    granted = frozenset[Any](f"execution:{each}" for each in permissions.split())
+    given = json.dumps(REASON | body).encode()
+    request = func.HttpRequest("POST", "http://x/", body=given, route_params={"id": name})
+
+    async def as_carol(client: Any) -> Any:
+        with calling(Caller("carol@example.com", granted)):
+            return await pause_execution(request, client)
+
+    with pytest.MonkeyPatch.context() as patch, nullcontext() if shown == "paused" else pytest.raises(NotPermitted):
+        patch.setenv("ON_MAX_PAUSE", setting)
+        get_settings.cache_clear()
+        api.call(as_carol)
+    get_settings.cache_clear()
+    assert api.shown(name)["status"] == shown
+
+
+def test_a_pause_is_on_record_while_it_lasts(api: Api) -> None:
+    name = api.waiting()
+    api.pause(name)
+    assert api.status(name) == "SUSPENDED"
+    assert [each.comment for each in api.told(name, "paused")] == ["Why"]
+    trail = api.control.status(name)["trail"]
+    assert trail["stored"] == trail["entries"]
+
+
+@pytest.mark.parametrize("is_outside", [False, True])
+def test_what_is_asked_of_a_paused_run_is_handed_over_and_nobody_waits_for_it(
+    api: Api, monkeypatch: pytest.MonkeyPatch, is_outside: bool
+) -> None:
+    monkeypatch.setenv("DECISION_WAIT_SECONDS", "60")  # longer than the client would wait
+    get_settings.cache_clear()
+    request = api.waiting()
+    order = str(api._start("/start-purchase-order", ORDER | {"cost": 5000})["instance_id"])
+    call = str(api._start("/api/interventions", FAILING)["intervention_id"])
+    asked = [
+        (f"/api/approvals/{request}", {"is_approved": True, "approver": "Bob"}),
+        (f"/signal-approval/{order}", {"approver_name": "Bob", "approved": True}),
+        (f"/api/interventions/{call}/skip", {"by": "Bob", "reason": "Enough"}),
+    ]
+    names = (request, order, call)
+    for name in names:
+        api.pause(name)
+        if is_outside:
+            api.resume(name)
+            api.manage(name, "suspend")
+    for path, body in asked:
+        answer = api.http.post(path, json=body)
+        assert answer.status_code == 202, answer.text
+        told = f"developer paused it at {as_utc_text(api.control.now)}: Why"
+        assert ("paused, and takes it when it goes on" in answer.json()["message"]) is True
+        assert answer.json()["message"].endswith(told) is not is_outside
+    for name in names:
+        api.manage(name, "resume") if is_outside else api.resume(name)
+    api.control.settle()
+    assert [api.status(name) for name in names] == ["COMPLETED"] * 3
+    monkeypatch.undo()
+    get_settings.cache_clear()
+
+
+@pytest.mark.parametrize("is_paused", [False, True])
+def test_a_decision_by_a_resume_is_answered_the_same_again_also_when_the_run_has_ended(
+    api: Api, is_paused: bool
+) -> None:
+    name = api.waiting()
+    if is_paused:
+        api.pause(name)
+    body = {"resume_data": {"approved": True, "comments": "Yes"}}
+    first = api.post(name, "resume", body, key="k")
+    api.control.settle()
+    again = api.post(name, "resume", body, key="k")
+    assert (first.status_code, again.status_code) == (200, 200), again.text
+    assert again.json()["result"]["decision_id"] == first.json()["result"]["decision_id"] == "k"
+    assert again.json()["status"] == "completed"
+    assert api.post(name, "resume", {"resume_data": {"approved": False}}, key="k").status_code == 422
+    assert api.post(name, "resume", body, key="other").status_code == 409
+    assert len(api.told(name, "voted")) == 1
+
+
+def test_a_decision_that_was_lost_after_its_pause_ended_is_taken_when_it_is_sent_again(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = api.waiting()
+    api.pause(name)
+    body = {"resume_data": {"approved": True}}
+    with monkeypatch.context() as patch:
+        patch.setattr("triggers.executions.pausing.until_it_goes_on", _lost)
+        assert api.post(name, "resume", body, key="k").status_code == 500
+    assert (api.status(name), api.told(name, "voted")) == ("RUNNING", [])
+    assert api.post(name, "resume", body, key="k").json()["result"]["outcome"] == "approved"
+
+
+async def _lost(*_: Any) -> None:
+    raise OSError("the connection was lost")
+
+
+def test_what_can_be_refused_of_a_decision_is_refused_before_the_pause_ends(api: Api) -> None:
+    name = api.waiting()
+    api.pause(name)
+    caller = Caller("carol@example.com", frozenset({"execution:resume", "approval:decide"}))
+    body = json.dumps({"resume_data": {"approved": True, "approver": "boss@example.com"}}).encode()
+    request = func.HttpRequest("POST", "http://x/", body=body, route_params={"id": name})
+
+    async def as_carol(client: Any) -> Any:
+        with calling(caller):
+            return await resume_execution(request, client)
+
+    with pytest.raises(Forbidden):
+        api.call(as_carol)
+    assert api.status(name) == "SUSPENDED"
+    at = api.shown(name)["paused_step_id"]
+    assert api.post(name, "resume", {"step_id": at}).status_code == 200
+
+
 def test_data_for_a_run_that_was_suspended_past_the_app_are_refused(api: Api) -> None:
     name = api.suspended()
     assert api.post(name, "resume", {"resume_data": {"a": 1}}).status_code == 422
@@ -404,12 +544,15 @@ def test_data_for_a_run_that_was_suspended_past_the_app_are_refused(api: Api) ->
         ("pause", {"reason": "x", "clock": "stop"}, 422),
         ("pause", {"reason": "x", "max_pause": 0}, 422),
         ("pause", {"reason": "x", "max_pause": -1}, 422),
+        ("pause", {"reason": "x", "max_pause": "PT59S"}, 422),
         ("pause", {"reason": "x", "max_pause": "P366D"}, 422),
         ("pause", {"reason": "x", "max_pause": "1 day"}, 422),
         ("pause", {"reason": "x", "max_pause": True}, 422),
         ("pause", {"reason": "x", "on_max_pause": "explode"}, 422),
         ("pause", '{"reason": "\\ud800"}', 400),
         ("resume", {"resume_data": []}, 422),
+        ("resume", {"step_id": ""}, 422),
+        ("resume", {"step_id": "another"}, 409),
         ("resume", {"resume_data": "yes"}, 422),
         ("resume", {"resume_data": {"a": "x" * 16_000}}, 422),
         ("resume", {"resume_data": {"k" * 101: 1}}, 422),

@@ -764,7 +764,7 @@ def test_a_suspended_run_is_handed_the_vote(client: httpx.Client, host: HostProc
     until(lambda: story(client, request_id)["runtime_status"] == "SUSPENDED")
     answer = page.send(vote="approve")
     assert answer.status_code == 202
-    assert "handed over" in text(answer)
+    assert "What you sent is kept, and counts when it goes on." in text(answer)
     client.post(f"{MANAGEMENT}/{request_id}/resume", params={"reason": "go"})
     assert until(lambda: (told := story(client, request_id))["output"] and told)["status"] == "Approved"
 

@@ -4,9 +4,10 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
+import azure.functions as func
 import httpx
 import pytest
 from azure.durable_functions import DurableFunctionsClient
@@ -19,6 +20,7 @@ from services.record_store import close_record_store
 from settings import get_settings
 from tests.api.starting import configuration_of
 from tests.hosting import ROOT
+from triggers.reconcile import reconcile_records
 from triggers.workflow_block import answer_block
 
 ANN, BEN = "ann@example.com", "ben@example.com"
@@ -383,6 +385,190 @@ def test_a_run_that_does_not_wait_takes_no_answer(app: tuple[AppControl, httpx.C
     error = by(app[0], execution_id, {"approved": True})
     assert isinstance(error, CountersignError)
     assert (error.status, error.members["code"]) == (409, "not_waiting")
+
+
+# Paused, and what it has called
+
+FORM = {"type": "object", "properties": {"cost": {"type": "integer"}}, "required": ["cost"]}
+
+
+def shown(client: httpx.Client, execution_id: str) -> dict[str, Any]:
+    """What the API shows of a run."""
+    found: dict[str, Any] = client.get(f"/api/v1/executions/{execution_id}").json()
+    return found
+
+
+def listed(client: httpx.Client, name: str) -> list[dict[str, Any]]:
+    """The paused runs of a workflow."""
+    found = client.get("/api/v1/executions", params={"status": "paused", "workflow": name}).json()
+    return list(found["executions"])
+
+
+def approving(step: str, following: str) -> dict[str, Any]:
+    """A step that has an approval made."""
+    request = {"requester": "carl@example.com", "item": "A secret", "timeout_hours": 24, "approvers": [ANN]}
+    return {"id": step, "type": "action", "action": {"type": "approve", "request": request}, "next": following}
+
+
+def calling_out(following: str) -> dict[str, Any]:
+    """A step with a call that fails until it is skipped."""
+    call = {"kind": "simulated", "fails": 1000, "status": 500, "body": {}}
+    request = {"call": call, "retry": {"attempts": 1}, "skippable": True}
+    return {"id": "charge", "type": "action", "action": {"type": "call", "request": request}, "next": following}
+
+
+def of_both(execution: dict[str, Any], page: dict[str, Any]) -> dict[str, Any]:
+    """What a list says of a run, which is what its page says."""
+    assert execution == {name: page[name] for name in execution}
+    return execution
+
+
+@pytest.mark.parametrize(
+    ("steps", "reason", "data"),
+    [
+        ([approving("ask", "end")], "Awaiting approval", {"approved": True, "approver": ANN}),
+        ([calling_out("end")], "Awaiting intervention", {"action": "skip", "by": ANN, "reason": "Enough"}),
+        (asking()["steps"][:1], "Please look", {"approved": True, "approver": ANN}),
+    ],
+    ids=["approve", "call", "block"],
+)
+@pytest.mark.parametrize("is_paused", [False, True])
+def test_what_a_step_waits_for_is_shown_and_answered_by_the_run_itself(
+    app: tuple[AppControl, httpx.Client], steps: list[dict[str, Any]], reason: str, data: Any, is_paused: bool
+) -> None:
+    control, client = app
+    execution_id = started(app, {"steps": [*steps, END]})
+    page = shown(client, execution_id)
+    [execution] = listed(client, page["workflow_id"])
+    of_both(execution, page)
+    assert (page["status"], page["paused_reason"], page["output"]) == ("paused", reason, None)
+    assert (page["paused_step_id"], page["next_step_id"]) == (steps[0]["id"], "end")
+    child = (control.status(execution_id)["data"] or {}).get("child")
+    assert child not in [each["id"] for each in client.get("/api/v1/executions/paused?limit=100").json()["executions"]]
+    path = f"/api/v1/executions/{execution_id}"
+    if is_paused:
+        assert client.post(f"{path}/pause", json={"reason": "Look first"}).status_code == 200
+        [execution] = listed(client, page["workflow_id"])
+        assert of_both(execution, shown(client, execution_id))["paused_reason"] == "Look first"
+        if "approved" not in data:
+            assert client.post(f"{path}/resume").status_code == 200
+    other = client.post(f"{path}/resume", json={"resume_data": data, "step_id": "end"})
+    assert (other.status_code, other.json()["code"]) == (409, "other_step")
+    key = {"Idempotency-Key": uuid4().hex}
+    body = {"resume_data": data, "step_id": steps[0]["id"]}
+    answers = []
+    for _ in range(2):
+        answers.append(client.post(f"{path}/resume", json=body, headers=key))
+        control.settle()
+    assert [each.status_code for each in answers] == [200, 200], answers[-1].text
+    assert answers[0].json()["result"]["decision_id"] == answers[1].json()["result"]["decision_id"]
+    page = shown(client, execution_id)
+    assert (page["status"], page["output"]) == ("completed", {"status": "Completed", "output": 1, "data": None})
+    assert listed(client, page["workflow_id"]) == []
+
+
+def test_an_answer_to_one_approval_that_comes_again_does_not_decide_on_the_next(
+    app: tuple[AppControl, httpx.Client],
+) -> None:
+    control, client = app
+    execution_id = started(app, {"steps": [approving("one", "two"), approving("two", "end"), END]})
+    said = {"approved": True, "approver": ANN}
+    first = resume(client, execution_id, said, "k")
+    control.settle()
+    assert shown(client, execution_id)["paused_step_id"] == "two"
+    again = resume(client, execution_id, said, "k")
+    assert (again.status_code, again.json()["result"]["decision_id"]) == (200, first.json()["result"]["decision_id"])
+    control.settle()
+    assert shown(client, execution_id)["paused_step_id"] == "two"
+    assert resume(client, execution_id, said, "l").status_code == 200
+    assert control.output(execution_id)["status"] == "Completed"
+
+
+def test_an_answer_for_another_step_is_refused_also_where_the_run_has_just_gone_on(
+    app: tuple[AppControl, httpx.Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execution_id = started(app, asking(approvers=[]))
+    monkeypatch.setattr("triggers.executions._check_step", lambda *_: None)
+    body = {"resume_data": {"approved": True}, "step_id": "before"}
+    answer = app[1].post(f"/api/v1/executions/{execution_id}/resume", json=body)
+    assert (answer.status_code, answer.json()["code"], answer.json()["step"]) == (409, "other_step", "ask")
+
+
+def test_a_run_is_not_paused_while_what_it_has_called_works(app: tuple[AppControl, httpx.Client]) -> None:
+    step = calling_out("end")
+    retry = {"attempts": 3, "first_interval": 86_400, "max_interval": 86_400, "jitter": 0}
+    step["action"]["request"]["retry"] = retry
+    execution_id = started(app, {"steps": [step, END]})
+    page = shown(app[1], execution_id)
+    assert (page["status"], page["paused_reason"], page["phase"]) == ("running", None, "calling")
+    assert resume(app[1], execution_id, {"action": "skip"}).status_code == 409
+
+
+def test_data_that_were_merged_decide_nothing_when_they_come_again(app: tuple[AppControl, httpx.Client]) -> None:
+    control, client = app
+    rest = {"id": "rest", "type": "action", "action": {"type": "delay", "duration": "PT1H"}, "next": "ask"}
+    execution_id = started(app, {"steps": [rest, *asking(approvers=[])["steps"]]})
+    path = f"/api/v1/executions/{execution_id}"
+    assert client.post(f"{path}/pause", json={"reason": "Why"}).status_code == 200
+    assert resume(client, execution_id, {"approved": True}, "k").json()["resume_data"] == {"approved": True}
+    control.advance(timedelta(hours=2))
+    assert shown(client, execution_id)["paused_step_id"] == "ask"
+    again = resume(client, execution_id, {"approved": True}, "k")
+    assert (again.status_code, "result" in again.json()) == (200, False)
+    control.settle()
+    assert shown(client, execution_id)["paused_step_id"] == "ask"
+
+
+@pytest.mark.parametrize(
+    ("action", "data", "wrong"),
+    [
+        ({"type": "block", "reason": "x", "schema": FORM}, {"cost": "5"}, ["resume_data.cost"]),
+        ({"type": "block", "reason": "x", "schema": FORM}, {"reviewed_by": ANN}, ["resume_data.cost"]),
+        ({"type": "block", "reason": "x", "schema": FORM}, {"cost": 5, "steps": {}}, ["resume_data.steps"]),
+        ({"type": "block", "reason": "x", "schema": FORM}, {"approved": True}, ["resume_data.cost"]),
+        ({"type": "block", "reason": "x"}, {"execution": 1}, ["resume_data.execution"]),
+        ({"type": "wait_event", "name": "payment", "schema": FORM}, {"cost": "5"}, ["resume_data.cost"]),
+        ({"type": "block", "reason": "x", "schema": FORM}, {"cost": 5}, []),
+        ({"type": "block", "reason": "x", "schema": FORM}, {}, []),
+        ({"type": "block", "reason": "x"}, {"cost": "5"}, []),
+    ],
+)
+def test_the_data_that_a_paused_run_goes_on_with_fit_the_step(
+    app: tuple[AppControl, httpx.Client], action: dict[str, Any], data: dict[str, Any], wrong: list[str]
+) -> None:
+    client = app[1]
+    execution_id = started(app, {"steps": [{"id": "ask", "type": "action", "action": action}]})
+    client.post(f"/api/v1/executions/{execution_id}/pause", json={"reason": "Why"})
+    answer = resume(client, execution_id, data)
+    if wrong:
+        assert list(fields(answer)) == wrong
+        assert shown(client, execution_id)["paused_by"] == "developer"
+    else:
+        assert (answer.status_code, answer.json()["resume_data"]) == (200, data)
+        assert shown(client, execution_id)["paused_by"] is None
+
+
+@pytest.mark.parametrize("step", [approving("ask", "end"), calling_out("end")], ids=["approve", "call"])
+def test_what_a_run_has_called_ends_with_it_also_when_it_was_terminated_past_the_app(
+    app: tuple[AppControl, httpx.Client], step: dict[str, Any]
+) -> None:
+    control, client = app
+    execution_id = started(app, {"steps": [step, END]})
+    child = control.status(execution_id)["data"]["child"]
+    url = f"/runtime/webhooks/durabletask/instances/{execution_id}/terminate"
+    assert client.post(url).is_success
+    control.settle()
+    assert control.state(child).runtime_status.name == "RUNNING"
+    for status in ("TERMINATED", "TERMINATED"):
+        control._thread.run(reconcile(control))
+        control.settle()
+        assert control.state(child).runtime_status.name == status
+    assert child not in client.get("/api/waits", params={"limit": 100}).text
+
+
+async def reconcile(control: AppControl) -> None:
+    """Run the timer that looks after the records."""
+    await reconcile_records(cast("func.TimerRequest", None), DurableFunctionsClient(configuration_of(control)))
 
 
 # Who answers

@@ -763,3 +763,17 @@ def test_what_it_has_called_is_paused_with_it(engine: Engine, waiting: dict[str,
     assert engine.status(child(engine, instance))["pause"]["paused"] is True
     told(engine, instance, "resume")
     assert engine.status(child(engine, instance))["pause"]["paused"] is False
+
+
+def test_an_approval_of_a_loop_takes_time(engine: Engine) -> None:
+    hot = {"requester": "Alice", "item": "Laptop", "timeout_hours": "{{hours}}", "on_timeout": "approve"}
+    instance = ran(engine, step("ask", "approve", {"next": "ask"}, request=hot), data={"hours": 0.01})
+    assert "takes a minute at least" in failed(engine, instance)
+
+
+@pytest.mark.parametrize("more", [{"by": "ANN@example.com"}, {"by": BEN, "sent_by": ANN}])
+def test_who_started_it_does_not_answer_where_the_step_says_so(engine: Engine, more: dict[str, str]) -> None:
+    asked = step("approve", "block", reason="Two are needed", allow_self_approval=False)
+    instance = blocked(engine, asked, started_by=ANN)
+    assert say(engine, instance, {"approved": True}, **more) == "own_request"
+    assert say(engine, instance, {"approved": True}, by=BEN) == "taken"

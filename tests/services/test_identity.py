@@ -10,6 +10,7 @@ from typing import Any
 import azure.functions as func
 import pytest
 
+from contracts.base import same_person
 from errors import Forbidden, Unauthorized, Unavailable
 from services.api_keys import forget_keys, make_key
 from services.authentication import MAX_HEADER, check_identity, identify
@@ -22,6 +23,7 @@ from services.identity import (
     Said,
     calling,
     current_caller,
+    named,
     speak_as,
 )
 from services.principal import MAX_CLAIMS, MAX_PRINCIPAL
@@ -343,3 +345,14 @@ def test_a_header_that_cannot_be_read_is_nobodys(signing_in: None, given: str) -
     with pytest.raises(Unauthorized) as error:
         who(x_ms_client_principal=given)
     assert len(error.value.detail) < 200
+
+
+@pytest.mark.parametrize("name", ["alice@x.example.", "alice @x.example", "alice@ X.example", "\u200balice@x.example"])
+def test_an_address_that_is_written_otherwise_is_the_same_person(name: str) -> None:
+    assert same_person(name) == same_person("alice@x.example")
+
+
+@pytest.mark.parametrize("name", ["\u200b\u2060", "", None, "two\nlines"])
+def test_who_cannot_be_called_by_a_name_is_nobody(name: str | None) -> None:
+    with pytest.raises(Unauthorized):
+        named(name)

@@ -3,6 +3,7 @@
 import base64
 import json
 import logging
+import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,6 +15,7 @@ from services import paused, waits
 from services.paused import PausedQuery, page
 from services.record_store import Change, RecordStore, Row
 from services.record_store_sqlite import SqliteRecordStore
+from services.record_store_tables import TablesRecordStore
 from services.waits import BadContinuation
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -158,17 +160,60 @@ def test_windows_go_through_all_that_is_paused_by_hand(sqlite: SqliteRecordStore
     assert (place is not None, end) == (True, None)
 
 
+AT_STEP = {"instance_id": "w", "run": "20260301T100000000000Z", "workflow_id": "orders", "step": "s", "next_step": "t"}
+
+
 @pytest.mark.parametrize(
-    ("title", "said"),
+    ("kind", "at_step", "reason"),
     [
-        ("orders, check-it: Awaiting, as said: a manager", ("orders", "check-it", "Awaiting, as said: a manager")),
-        ("anything else", ("workflow", None, "anything else")),
+        ("workflow", {**AT_STEP, "reason": "Manager, please: look"}, "Manager, please: look"),
+        ("approval", AT_STEP, "Awaiting approval"),
+        ("guarded_call", AT_STEP, "Awaiting intervention"),
     ],
 )
-def test_a_declared_workflow_says_itself_why_it_waits(title: str, said: tuple[str | None, ...]) -> None:
-    found = paused.of_wait(wait("a", kind="workflow", title=title))
-    assert (found.workflow_id, found.paused_step_id, found.paused_reason) == said
-    assert found.workflow == "workflow"
+def test_what_waits_at_a_step_is_shown_as_the_declared_workflow(
+    sqlite: SqliteRecordStore, kind: str, at_step: dict[str, Any], reason: str
+) -> None:
+    put(sqlite, wait("a", kind=kind, title="Secret", at_step=at_step))
+    assert "at_step" not in wait("b").plain()  # else those of before would not be what the store has
+    [found] = page(sqlite, PausedQuery(workflow="orders"), 10, None)[0]
+    assert (found.id, found.execution_id, found.workflow_id, found.workflow) == ("w", "w", "orders", "workflow")
+    assert (found.paused_step_id, found.next_step_id, found.paused_reason) == ("s", "t", reason)
+    assert (found.paused_at, found.created_at, found.path) == (NOON, NOON - timedelta(hours=2), "/api/v1/executions/w")
+    put(sqlite, execution("a", 5))  # what it has called is paused by hand: it is another run
+    assert names(sqlite) == ["w", "a"]
+    put(sqlite, execution("w", 6))
+    assert names(sqlite) == ["a", "w"]
+
+
+def test_whether_runs_are_paused_by_hand_as_well_is_asked_at_once(
+    sqlite: SqliteRecordStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(sqlite, *(wait(f"w{n}", n) for n in range(20)))
+    asked: list[int] = []
+    original = SqliteRecordStore.get_all
+
+    def counted(store: SqliteRecordStore, partition: str, keys: list[str]) -> list[Row | None]:
+        asked.append(len(keys))
+        return original(store, partition, keys)
+
+    monkeypatch.setattr(SqliteRecordStore, "get_all", counted)
+    assert [each.id for each in page(sqlite, ALL, 4, None)[0]] == ["w0", "w1", "w2", "w3"]
+    assert asked == [5]
+
+
+def test_tables_are_asked_for_many_rows_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    together = threading.Barrier(10)
+
+    def get(_: TablesRecordStore, partition: str, key: str) -> Row:
+        together.wait(timeout=10)  # no answer before the others are asked too
+        return Row(key, partition)
+
+    monkeypatch.setattr(TablesRecordStore, "get", get)
+    store = TablesRecordStore("https://example.table.core.windows.net/?sig=x", "records")
+    keys = [f"{n}" for n in range(20)]
+    assert store.get_all("p", keys) == [Row(key, "p") for key in keys]
+    store.close()
 
 
 BROKEN = ["", "{", "[]", "null", '{"id": 1}', json.dumps(execution("other").plain())]

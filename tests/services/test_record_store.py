@@ -255,6 +255,13 @@ class TestRecordStore:
         store.write([insert("p", "a", "4")])
         assert rows(store, "p") == {"a": "4", "b": "3"}
 
+    def test_rows_that_are_asked_for_at_once(self, store: RecordStore) -> None:
+        assert store.get_all("p", ["a", "b"]) == [None, None]
+        store.write([put("p", f"{n}", f"{n}") for n in range(30)])
+        keys = [f"{n}" for n in reversed(range(40))]
+        assert [row and row.body for row in store.get_all("p", keys)] == [None] * 10 + keys[10:]
+        assert store.get_all("p", []) == []
+
     def test_a_write_over_several_partitions(self, store: RecordStore) -> None:
         store.write([put("p", "old", "1"), put("q", "old", "1")])
         store.write(

@@ -1,6 +1,7 @@
 """Declared workflows: which definitions are taken, what is wrong with the others, and what conditions make of data."""
 
 import json
+import sys
 from typing import Any
 
 import pytest
@@ -543,3 +544,31 @@ def test_a_definition_is_the_same_after_it_went_through_json() -> None:
 
 
 FORM = {"type": "object", "properties": {"cost": {"type": "integer"}}}
+
+
+@pytest.mark.parametrize("kind", ["block", "wait_event"])
+def test_a_wait_that_is_over_at_once_is_none(kind: str) -> None:
+    named = {"reason": "x"} if kind == "block" else {"name": "arrived"}
+    step = {"id": "a", "type": "action", "action": {"type": kind, "timeout_hours": 1e-12, **named}, "on_timeout": "a"}
+    _, problems = read_definition({"name": "hot", "steps": [step]})
+    assert [field for field, _ in problems] == ["steps.0.action.timeout_hours"]
+
+
+def test_four_times_as_much_that_is_wrong_is_no_more_than_so_much_more_work() -> None:
+    def calls(steps: int) -> int:
+        odd = {f"f{number}": 1 for number in range(50)}
+        given = {"name": "much", "steps": [act(f"s{number}", "block") | odd for number in range(steps)]}
+        count = 0
+
+        def called(_frame: Any, event: str, _what: Any) -> None:
+            nonlocal count
+            count += event in ("call", "c_call")
+
+        sys.setprofile(called)
+        try:
+            read_definition(given)
+        finally:
+            sys.setprofile(None)
+        return count
+
+    assert calls(8) < 6 * calls(2)
