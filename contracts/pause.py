@@ -32,9 +32,7 @@ Reason = Annotated[
     StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_REASON, pattern=r"\A[^\x00]*\z"),
     Field(description="why, in up to 255 characters"),
 ]
-ResumeData = Annotated[
-    dict[Annotated[str, StringConstraints(max_length=100)], JsonValue], AfterValidator(_can_be_kept)
-]
+ResumeData = Annotated[dict[Annotated[str, StringConstraints(max_length=100)], JsonValue], AfterValidator(_can_be_kept)]
 
 
 def _in_utc(value: datetime) -> datetime:

@@ -549,7 +549,8 @@ FORM = {"type": "object", "properties": {"cost": {"type": "integer"}}}
 @pytest.mark.parametrize("kind", ["block", "wait_event"])
 def test_a_wait_that_is_over_at_once_is_none(kind: str) -> None:
     named = {"reason": "x"} if kind == "block" else {"name": "arrived"}
-    step = {"id": "a", "type": "action", "action": {"type": kind, "timeout_hours": 1e-12, **named}, "on_timeout": "a"}
+    action = {"type": kind, "timeout_hours": 1e-12, **named}
+    step: Any = {"id": "a", "type": "action", "action": action, "on_timeout": "a"}
     _, problems = read_definition({"name": "hot", "steps": [step]})
     assert [field for field, _ in problems] == ["steps.0.action.timeout_hours"]
 
@@ -557,7 +558,7 @@ def test_a_wait_that_is_over_at_once_is_none(kind: str) -> None:
 def test_four_times_as_much_that_is_wrong_is_no_more_than_so_much_more_work() -> None:
     def calls(steps: int) -> int:
         odd = {f"f{number}": 1 for number in range(50)}
-        given = {"name": "much", "steps": [act(f"s{number}", "block") | odd for number in range(steps)]}
+        given: Any = {"name": "much", "steps": [act(f"s{number}", "block") | odd for number in range(steps)]}
         count = 0
 
         def called(_frame: Any, event: str, _what: Any) -> None:
