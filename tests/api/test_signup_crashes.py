@@ -60,6 +60,8 @@ def _verified(client: httpx.Client) -> str:
 
 def change(client: httpx.Client) -> None:
     """Have the mails go to another address, the same each time."""
+    if shown(client)["address_changes"] == 1:  # it may have ended since
+        return
     said = {"email": OTHER, "address_key": "0" * 32, "decision_id": "c1"}
     client.post(f"{EVENTS}/change_email", json=said).raise_for_status()
     until(lambda: shown(client)["address_changes"] == 1, seconds=30)
