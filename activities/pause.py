@@ -5,6 +5,7 @@ import logging
 from typing import Any
 
 from azure.durable_functions import DurableFunctionsClient
+from durabletask.client import OrchestrationStatus
 
 from contracts.pause_state import TIMER, PauseDue, PauseState, Run
 from services import cancelling, pause_mail, pausing
@@ -38,9 +39,11 @@ async def cancel_paused(request: dict[str, Any], client: DurableFunctionsClient)
     if decided is None or current is None or not decided.is_ending:
         return {"done": False}
     await cancelling.note(store, current, by=TIMER, at=now(), channel="timer", reason=TOO_LONG)
-    await cancelling.end(client, store, current, TOO_LONG)
+    last = await cancelling.end(client, store, current, TOO_LONG)
+    if last.runtime_status not in ENDED:
+        return {"done": False}  # the entity has it done again later
     await pausing.over(client, store, decided)
-    return {"done": True}
+    return {"done": last.runtime_status is OrchestrationStatus.TERMINATED}
 
 
 async def send_pause_mail(request: dict[str, Any], client: DurableFunctionsClient) -> dict[str, Any]:

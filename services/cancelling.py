@@ -35,8 +35,9 @@ async def note(
     reason: str | None = None,
     payload: Any = None,
 ) -> Entry | None:
-    """Put on record that a run is cancelled, and by whom; None where that stands there by now.
+    """Put on record that a run is to be cancelled, and by whom; None where that stands there by now.
 
+    What became of it is for its end to say, as it may end by itself before it is told to.
     Of several at once one is the first. Raises ``RecordStoreError``.
     """
     return await asyncio.to_thread(
@@ -49,7 +50,6 @@ async def note(
         run=run_of(state),
         actor=by,
         channel=channel,
-        after="cancelled",
         comment=reason,
         payload=payload,
         once=True,

@@ -13,7 +13,7 @@ import heapq
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import batched
@@ -106,6 +106,14 @@ def forget(store: RecordStore, instance_id: str) -> None:
 def is_listed(store: RecordStore, instance_id: str) -> bool:
     """Whether a run stands in the list as paused by hand."""
     return store.get(OF, _part(instance_id)) is not None
+
+
+def by_hand(store: RecordStore, instance_ids: Sequence[str]) -> dict[str, Execution]:
+    """Return those of some runs that are paused by hand, as they stand in the list."""
+    places = store.get_all(OF, [_part(each) for each in instance_ids])
+    rows = store.get_all(SINCE, [place.body for place in places if place is not None])
+    listed = [found for row in rows if row is not None and (found := _listed(row)) is not None]
+    return {each.execution.id: each.execution for each in listed}
 
 
 def window(store: RecordStore, start: str | None, limit: int) -> tuple[list[Listed], str | None]:

@@ -111,7 +111,7 @@ async def resume_execution(req: func.HttpRequest, client: DurableFunctionsClient
 async def cancel_execution(req: func.HttpRequest, client: DurableFunctionsClient) -> func.HttpResponse:
     """``POST /api/v1/executions/{id}/cancel``: 200 with the run, which has ended, with all that it has called.
 
-    202 where it has yet to end; 409 says what a run is that has ended before.
+    202 where it has yet to end; 409 says what a run is that has ended before, or by itself meanwhile.
     """
     instance_id = any_instance_id_of(req, "id")
     body = _read(req, CancelBody)
@@ -120,7 +120,8 @@ async def cancel_execution(req: func.HttpRequest, client: DurableFunctionsClient
     seen = await see(client, instance_id)
     payload = {"idempotency_key": key} if key is not None else None
     if seen.has_ended:
-        if payload is not None and await asyncio.to_thread(cancelling.was_noted, store, seen.state, payload):
+        is_cancelled = seen.state.runtime_status is OrchestrationStatus.TERMINATED
+        if is_cancelled and payload is not None and await asyncio.to_thread(cancelling.was_noted, store, seen.state, payload):
             return answer(plain(await show(seen)))
         raise ended(seen)
     noted = await cancelling.note(
@@ -132,6 +133,8 @@ async def cancel_execution(req: func.HttpRequest, client: DurableFunctionsClient
     if seen.kept is not None:
         await pausing.over(client, store, seen.kept)
     (after,) = await see_all(client, [last])
+    if after.has_ended and last.runtime_status is not OrchestrationStatus.TERMINATED:
+        raise ended(after)  # by itself, before it was told to
     status_url = get_settings().base_url + path_to(PATH, instance_id)
     is_over = last.runtime_status in ENDED
     return answer(plain(await show(after)), 200 if is_over else 202, {} if is_over else {"Location": status_url})

@@ -322,7 +322,7 @@ def _about(state: OrchestrationState) -> dict[str, Any]:
     given = _given(state)
     if given is None:
         return {}
-    left_out = {"call", "body_schema", "mailbox", "idempotency_key", "execution_timeout", "started_by"}
+    left_out = {"call", "body_schema", "mailbox", "idempotency_key", "execution_timeout", "started_by", "at_step"}
     shown = given.model_dump(mode="json", exclude=left_out)
     return {**shown, "call": masked(given.call), "schema": given.body_schema}
 

@@ -9,6 +9,8 @@ from errors import NotFound
 from services import paused, pausing
 from services.paused import Listed
 from services.record_store import RecordStore
+from services.states import is_paused
+from triggers.pausing import finish
 from triggers.seeing import Seen, see, see_all, show
 
 OUTSIDE_NUMBER = 0
@@ -25,6 +27,7 @@ async def heal_paused(client: DurableFunctionsClient, store: RecordStore, listed
     else:
         if _number(seen) == listed.number:
             return "unchanged"
+        await finish(client, seen)
         if seen.has_ended and seen.kept is not None and seen.kept.is_paused:
             await pausing.over(client, store, seen.kept)
     await asyncio.to_thread(lambda: store.write(paused.unlisted(store, listed)))
@@ -46,6 +49,14 @@ async def list_suspended(client: DurableFunctionsClient, store: RecordStore, sta
         return True
     await asyncio.to_thread(lambda: store.write(paused.removed(store, state.instance_id, number)))
     return False
+
+
+async def finish_unlisted(client: DurableFunctionsClient, store: RecordStore, state: OrchestrationState) -> bool:
+    """Have a run go on that stands still for a pause that has ended, and is not in the list, which is held first."""
+    if not is_paused(state) or await asyncio.to_thread(paused.is_listed, store, state.instance_id):
+        return False
+    (seen,) = await see_all(client, [state])
+    return await finish(client, seen)
 
 
 def _number(seen: Seen) -> int | None:

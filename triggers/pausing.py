@@ -125,18 +125,28 @@ def check_data(decided: PauseState, data: ResumeData | None) -> None:
 async def see_whole(client: DurableFunctionsClient, instance_id: str) -> Seen:
     """Return what a run is; what was decided of it and left undone is done before. Raises ``NotFound``."""
     seen = await see(client, instance_id)
-    if seen.kept is not None and not seen.has_ended and _is_left_undone(seen.kept):
-        await pausing.apply(client, get_record_store(), seen.kept)
+    if await finish(client, seen):
         seen = await see(client, instance_id)
     elif seen.is_outside:  # perhaps somebody paused it in between, in the app
         seen = await see(client, instance_id)
     return seen
 
 
-def _is_left_undone(kept: PauseState) -> bool:
+async def finish(client: DurableFunctionsClient, seen: Seen) -> bool:
+    """Apply what was decided of a run and left undone, also what a late pause has undone; false where there is none."""
+    kept = seen.kept
+    if kept is None or not _is_left_undone(seen, kept):
+        return False
+    if await pausing.apply(client, get_record_store(), kept) and not kept.is_paused:
+        await pausing.until_it_goes_on(client, seen.run.instance_id)
+    return True
+
+
+def _is_left_undone(seen: Seen, kept: PauseState) -> bool:
     """Whether whoever asked for something is gone; else they are about to apply it. Done twice, it does no harm."""
     decided_at = kept.pause.at if kept.is_paused or kept.resumed is None else kept.resumed.at
-    return not kept.applied and now() - decided_at > LEFT_UNDONE_AFTER
+    is_undone = not kept.applied or seen.is_behind
+    return is_undone and not seen.has_ended and now() - decided_at > LEFT_UNDONE_AFTER
 
 
 def _answered(kept: PauseState | None, asking: Asking) -> Answered | None:

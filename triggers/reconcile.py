@@ -23,7 +23,7 @@ from services import clock, documents, outbox, paused, shown, signup_erasure, wa
 from services.record_store import RecordStore, get_record_store
 from services.records import put_on_record
 from triggers.instances import ENDED, progress_of, run_of
-from triggers.listing import heal_paused, list_suspended
+from triggers.listing import finish_unlisted, heal_paused, list_suspended
 from triggers.states import value_of
 from triggers.verifying import batches, note_end
 from triggers.windows import WORKFLOWS, look_through_instances, look_through_rows, look_through_waits, told
@@ -42,7 +42,7 @@ async def reconcile_records(timer: func.TimerRequest, client: DurableFunctionsCl
     counts += await look_through_rows(client, store, "paused", paused.window, heal_paused)
     query = OrchestrationQuery(runtime_status=_GOING)
     counts += await look_through_instances(client, store, "reconcile", query, _heal_instance)
-    healed = sum(counts[each] for each in ("closed", "opened", "reopened", "terminated", "listed", "unlisted"))
+    healed = sum(counts[each] for each in ("closed", "opened", "reopened", "terminated", "listed", "unlisted", "finished"))
     _LOGGER.log(logging.WARNING if healed else logging.INFO, "Reconciled the records: %s", told(counts))
 
 
@@ -97,9 +97,12 @@ async def _is_left_behind(client: DurableFunctionsClient, state: OrchestrationSt
 
 
 async def _heal_instance(client: DurableFunctionsClient, store: RecordStore, state: OrchestrationState) -> str:
-    """List a run that is paused, and open the wait of one that waits, where the store has none."""
+    """List a run that is paused, have one go on whose pause has ended, and open the wait of one that waits, where the
+    store has none."""
     if state.runtime_status is OrchestrationStatus.SUSPENDED and await list_suspended(client, store, state):
         return "listed"
+    if await finish_unlisted(client, store, state):
+        return "finished"
     return await _open_missing(client, store, state)
 
 

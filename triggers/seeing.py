@@ -61,7 +61,22 @@ class Seen:
     def is_outside(self) -> bool:
         """Whether it was suspended past the app, in which nobody has paused it."""
         is_suspended = self.state.runtime_status is OrchestrationStatus.SUSPENDED
-        return is_suspended and (self.kept is None or (self.kept.applied and not self.kept.is_paused))
+        is_ours = self.kept is not None and (self.kept.is_paused or not self.kept.applied)
+        return is_suspended and not is_ours and not self.is_behind
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether it stands still for a pause that has ended: who decided on it told the run of it too late."""
+        return self._is_own_pause and self.kept is not None and not self.kept.is_paused and not self.has_ended
+
+    @property
+    def _is_own_pause(self) -> bool:
+        """Whether the pause that it says it is in is its own; else that of the run that has called it."""
+        standing = self.progress.pause if self.progress is not None else None
+        if standing is None or not standing.paused or self.kept is None:
+            return False
+        own = self.kept.number, as_utc_text(self.kept.pause.at)
+        return (standing.number, as_utc_text(standing.at)) == own
 
     @property
     def held(self) -> PauseStanding | None:
@@ -69,8 +84,7 @@ class Seen:
         standing = self.progress.pause if self.progress is not None and not self.has_ended else None
         if standing is None or not standing.paused:
             return None
-        own = self.kept is not None and as_utc_text(standing.at) == as_utc_text(self.kept.pause.at)
-        return None if own else standing
+        return None if self._is_own_pause else standing
 
     @property
     def waits(self) -> bool:

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 from contracts.base import Contract, Name
 from contracts.records import Wait
 from errors import BadRequest
-from services import clock, waits
+from services import clock, paused, waits
 from services.record_store import get_record_store
 from services.waits import LONGEST_CONTINUATION, BadContinuation, WaitQuery
 from settings import get_settings
@@ -57,7 +57,8 @@ class WaitsQuery(Contract):
 async def list_waits(req: func.HttpRequest, client: DurableFunctionsClient) -> func.HttpResponse:  # noqa: ARG001
     """``GET /api/waits``: a page of ``waits``, oldest first, and what continues the list.
 
-    With ``overdue`` they are in the order of their deadlines. ``continuation`` is null on the last page.
+    With ``overdue`` they are in the order of their deadlines. ``continuation`` is null on the last page. What is paused
+    with its clock frozen is not overdue, whatever its deadline says: a page of those that are may be shorter for it.
     """
     asked = read_query(req, WaitsQuery)
     now = clock.now()
@@ -71,16 +72,31 @@ async def list_waits(req: func.HttpRequest, client: DurableFunctionsClient) -> f
         raise BadRequest(
             "The parameter 'continuation' is not from a page of this list. Start again without it."
         ) from None
-    return answer({"waits": [_shown(wait, now) for wait in found], "continuation": continuation})
+    held = await asyncio.to_thread(_held, found)
+    frozen = [each for each in found if held.get(_holder(each)) == "freeze"]
+    shown = [_shown(wait, now, held) for wait in found if not (asked.overdue and wait in frozen)]
+    return answer({"waits": shown, "continuation": continuation})
 
 
-def _shown(wait: Wait, now: datetime) -> dict[str, Any]:
+def _held(found: Sequence[Wait]) -> dict[str, str | None]:
+    """The runs that are paused by hand among those that wait, each with what its clock does meanwhile."""
+    ids = list(dict.fromkeys(_holder(each) for each in found))
+    return {name: each.clock for name, each in paused.by_hand(get_record_store(), ids).items()}
+
+
+def _holder(wait: Wait) -> str:
+    """The run whose pause holds what waits: itself, or the declared workflow that it is a step of."""
+    return wait.at_step.instance_id if wait.at_step is not None else wait.instance_id
+
+
+def _shown(wait: Wait, now: datetime, held: dict[str, str | None]) -> dict[str, Any]:
     shown = wait.plain()
     del shown["path"], shown["run"]
-    overdue = wait.deadline is not None and wait.deadline <= now
+    is_frozen = held.get(_holder(wait)) == "freeze"  # its deadline moves when it goes on
     return {
         **shown,
-        "overdue": overdue,
+        "overdue": wait.deadline is not None and wait.deadline <= now and not is_frozen,
+        "paused": _holder(wait) in held,
         "waiting_seconds": max(0, int((now - wait.since).total_seconds())),
         "url": f"{get_settings().base_url}{wait.path}",
     }

@@ -18,6 +18,7 @@ from local_host.testing import AppControl, running_app
 from services import clock, waits
 from services.record_store import Change
 from services.record_store_sqlite import SqliteRecordStore
+from tests.api.executions import hosting
 from tests.hosting import HostProcess, host_process
 from tests.polling import until
 
@@ -157,6 +158,7 @@ def test_an_approval_is_listed_for_who_is_asked_until_it_is_decided(client: http
         "people": [BOSS],
         "actions": ["approve", "reject", "request_changes", "abstain"],
         "overdue": False,
+        "paused": False,
         "url": f"{host.url}/api/requests/{request['request_id']}",
     }
     shown = client.get(wait["url"]).raise_for_status().json()
@@ -566,3 +568,21 @@ def test_keys_that_are_no_text_hide_no_others(client: httpx.Client, host: HostPr
         assert ids(client, person=person, limit=limit) == runs
         assert ids(client, person=person, limit=limit, overdue="false") == runs
         assert ids(client, person=person, limit=limit, overdue="true") == []
+
+
+def test_what_is_paused_with_its_times_frozen_is_not_overdue(tmp_path: Path) -> None:
+    with hosting(tmp_path) as api:
+        frozen, running, other = (api.waiting(timeout_hours=2) for _ in range(3))
+        api.pause(frozen)
+        api.pause(running, clock="run")
+        api.advance(hours=5)
+
+        def told(**asked: str) -> dict[str, tuple[bool, bool]]:
+            found = api.http.get("/api/waits", params=asked).raise_for_status().json()["waits"]
+            return {each["instance_id"]: (each["overdue"], each["paused"]) for each in found}
+
+        assert told() == {frozen: (False, True), running: (True, True)}
+        assert told(overdue="true") == {running: (True, True)}
+        api.resume(frozen)
+        assert told()[frozen] == (False, False)
+        assert other not in told()
