@@ -40,6 +40,9 @@ class Definition(Contract):
 
     What one step alone cannot show (that its targets are there, that all steps are reached, that no loop runs without
     a wait) ``contracts.workflow_checks`` looks at.
+
+    What is stored once is read as this again, by every start and by every replay of the runs that hold it; so the rules
+    of this contract, and of those of its steps, never get tighter. New ones belong into ``contracts.workflow_checks``.
     """
 
     name: WorkflowName

@@ -23,6 +23,8 @@ from contracts.workflow_steps import (
 
 MAX_PROBLEMS = 100
 EXECUTION_FIELDS = ("id", "workflow", "version")
+RULES = ("allow_self_approval", "on_timeout")
+"""Of the request of an approval: what lets it do without others, which only who stores the workflow says."""
 _TARGETS = ("on_true", "on_false", "next", "on_rejected", "on_timeout", "on_failed")
 
 type Problem = tuple[str, str]
@@ -130,6 +132,13 @@ def _of_one(step: Step, ids: list[str]) -> Iterator[Problem]:
         yield from _path("action", path, ids)
     if isinstance(action, ApproveAction | CallAction):
         yield from _request(action, step.id)
+    if isinstance(action, ApproveAction):
+        for rule in RULES:
+            if has_references(action.request.get(rule)):
+                yield (
+                    f"action.request.{rule}",
+                    "a reference cannot stand here, as who starts a run would choose the rule; say a value",
+                )
 
 
 def _path(field: str, path: str, ids: list[str]) -> Iterator[Problem]:

@@ -170,17 +170,6 @@ class FailAction(Contract):
     reason: Text
 
 
-AnyAction = (
-    BlockAction
-    | ApproveAction
-    | CallAction
-    | EmailAction
-    | WaitEventAction
-    | DelayAction
-    | SetAction
-    | CompleteAction
-    | FailAction
-)
 ACTIONS = ("block", "approve", "call", "email", "wait_event", "delay", "set", "complete", "fail")
 WAITS = ("block", "approve", "wait_event", "delay")
 """What a loop needs one of: steps at which time passes."""

@@ -31,18 +31,21 @@ def approve(desk: Desk, action: ApproveAction) -> Turn[Passed]:
     asked = read_as(ApprovalRequest, desk.resolve(action.request))
     if asked.timeout_hours < A_MINUTE:
         raise DataError("an approval that a workflow asks for takes a minute at least: timeout_hours is less")
-    given = {
-        **asked.model_dump(mode="json"),
-        "mailbox": None if asked.stages else desk.asked.approvals_to,
-        "at_step": desk.at_step().plain(),
-        "started_by": desk.asked.started_by,
-        "execution_timeout": desk.seconds_left,
-    }
+    given = _approval_of(
+        desk,
+        {
+            **asked.model_dump(mode="json"),
+            "mailbox": None if asked.stages else desk.asked.approvals_to,
+            "at_step": desk.at_step().plain(),
+            "started_by": desk.asked.started_by,
+            "execution_timeout": desk.seconds_left,
+        },
+    )
     child = desk.new_child(approval.__name__, "approval")
     desk.record.note("asked", after=APPROVING, detail=f"{desk.step}: {child}")
     yield from desk.store()
     desk.say(APPROVING, reason=asked.headline, child=child)
-    finished = yield from _called(desk, approval.__name__, ApprovalInput.model_validate(given).plain(), child)
+    finished = yield from _called(desk, approval.__name__, given.plain(), child)
     if not finished.succeeded:
         why = "the approval failed: nobody decided, or it was ended"
         return Passed("on_failed", {"status": "Failed", "request_id": child}, "failed", why)
@@ -54,24 +57,37 @@ def approve(desk: Desk, action: ApproveAction) -> Turn[Passed]:
     return Passed(way, result, outcome.status, "the approval was not decided in time")
 
 
+def _approval_of(desk: Desk, given: dict[str, Any]) -> ApprovalInput:
+    """Return what the approval is started with. The request was sound until it was known who started the run."""
+    try:
+        return read_as(ApprovalInput, given)
+    except DataError as error:
+        by = desk.asked.started_by
+        also = f". Who started the workflow, {by}, does not count among the approvers either" if by is not None else ""
+        raise DataError(f"{error}{also}") from None
+
+
 def call(desk: Desk, action: CallAction) -> Turn[Passed]:
     """Make a guarded call, which waits for people when it has failed."""
     request, called = desk.resolve(action.request), action.request.get("call")
     if isinstance(called, dict) and "url" in called:
         request["call"]["url"] = desk.address(called["url"])
     asked = read_as(GuardedCall, {"name": desk.step, **request})
-    given = {
-        **asked.model_dump(mode="json"),
-        "mailbox": None if asked.assigned_to else desk.asked.interventions_to,
-        "part_of": desk.ctx.instance_id,
-        "at_step": desk.at_step().plain(),
-        "started_by": desk.asked.started_by,
-        "execution_timeout": desk.seconds_left,
-    }
+    given = read_as(
+        GuardedCallInput,
+        {
+            **asked.model_dump(mode="json"),
+            "mailbox": None if asked.assigned_to else desk.asked.interventions_to,
+            "part_of": desk.ctx.instance_id,
+            "at_step": desk.at_step().plain(),
+            "started_by": desk.asked.started_by,
+            "execution_timeout": desk.seconds_left,
+        },
+    )
     child = desk.new_child(guarded_call.__name__, "call")
     yield from desk.store()
     desk.say(CALLING, child=child)
-    finished = yield from _called(desk, guarded_call.__name__, GuardedCallInput.model_validate(given).plain(), child)
+    finished = yield from _called(desk, guarded_call.__name__, given.plain(), child)
     if not finished.succeeded:
         desk.record.note("call_failed", detail=f"{desk.step}: {child}")
         return Passed("on_failed", {"status": "Failed", "call_id": child}, "failed", "the call failed for good")

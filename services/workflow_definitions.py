@@ -10,6 +10,7 @@ Versions count from 1; by their keys the newest stands first.
 
 import json
 import logging
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import batched
@@ -20,13 +21,16 @@ from pydantic import JsonValue
 from contracts.audit import digest_of
 from contracts.base import Comment, Contract, Timestamp, Who
 from contracts.workflow import MAX_VERSION, Definition, StoredDefinition, Version, WorkflowName
-from services.record_store import Change, RecordStore, RowTaken, key_after, key_part
+from errors import Unavailable
+from services.record_store import Change, RecordStore, Row, RowTaken, key_after, key_part
 
 NAMES = "workflows"
 END = "}"
 PART = 15_000
 """Characters of a part: a row holds 30,000 of UTF-16."""
 MAX_PARTS = 20
+MAX_TURNS = 100
+"""How often a version is tried, when others store theirs at the same time."""
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -53,15 +57,17 @@ class Put:
 def put(store: RecordStore, definition: Definition, given: dict[str, JsonValue], by: str | None, at: datetime) -> Put:
     """Store a definition as the next version, unless it is the same as the newest one.
 
-    ``given`` is the definition as it was sent. Of many at the same time, each gets a version of its own. Raises
-    ``RecordStoreError``, and ``ValueError`` when there are as many versions as there can be.
+    ``given`` is the definition as it was sent. Of many at the same time, each gets a version of its own. After one that
+    cannot be read comes the next one all the same. Raises ``RecordStoreError``, ``Unavailable`` when others come first
+    again and again, and ``ValueError`` when there are as many versions as there can be.
     """
     digest = digest_of(given)
-    while True:
-        newest = head(store, definition.name)
+    for _ in range(MAX_TURNS):
+        row = _newest(store, definition.name)
+        newest = _head(row.body) if row is not None else None
         if newest is not None and newest.digest == digest:
             return Put(newest.version, is_new=False)
-        version = newest.version + 1 if newest is not None else 1
+        version = _version_of(row) + 1 if row is not None else 1
         if version > MAX_VERSION:
             raise ValueError(f"a workflow has up to {MAX_VERSION:,} versions")
         told = Head(
@@ -78,14 +84,13 @@ def put(store: RecordStore, definition: Definition, given: dict[str, JsonValue],
         except RowTaken:
             continue  # somebody else's came first
         return Put(version, is_new=True)
+    _LOGGER.error("No version of the workflow %r could be stored.", definition.name)
+    raise Unavailable("The workflow could not be stored: other versions came first each time. Try again in a moment.")
 
 
 def head(store: RecordStore, name: str, version: int | None = None) -> Head | None:
     """Return what is known of a version, or of the newest one; None where there is none."""
-    if version is not None:
-        row = store.get(_partition(name), _key(version, 0))
-    else:
-        row = next(iter(store.range(_partition(name), "", END, 1)), None)
+    row = _newest(store, name) if version is None else store.get(_partition(name), _key(version, 0))
     return _head(row.body) if row is not None else None
 
 
@@ -124,6 +129,19 @@ def _rows(told: Head, given: dict[str, JsonValue]) -> list[Change]:
     bodies = [json.dumps(told.plain(), ensure_ascii=False), *parts]
     partition = _partition(told.name)
     return [Change("insert", partition, _key(told.version, number), body) for number, body in enumerate(bodies)]
+
+
+def _newest(store: RecordStore, name: str) -> Row | None:
+    return next(iter(store.range(_partition(name), "0", ":", 1)), None)  # keys begin with digits
+
+
+def _version_of(row: Row) -> int:
+    """Return the version that a row is of by its key, whatever its body is."""
+    found = re.match(r"[0-9]{6}(?=\|)", row.key)
+    if found is None:
+        _LOGGER.error("The row %r is none of a version of a workflow.", row.key)
+        raise Unavailable("The workflow cannot be stored: there is something among its versions that is none.")
+    return MAX_VERSION - int(found[0])
 
 
 def _head(body: str) -> Head | None:

@@ -79,7 +79,8 @@ async def erase_audit(req: func.HttpRequest, client: DurableFunctionsClient) -> 
     """``POST /api/audit/{instance_id}/erase``: takes the comments out of the trail; it still verifies.
 
     The erasure is noted in the trail first. ``still_in_history`` says that the instance has not been purged yet, whose
-    history holds the comments as long.
+    history holds the comments as long. So does what is kept of its pauses, which is shown with the run: their reasons,
+    and what it was resumed with.
     """
     instance_id = any_instance_id_of(req, "instance_id")
     body = read_body(req, Erasure, said_by="by")

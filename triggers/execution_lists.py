@@ -16,7 +16,7 @@ from services import paused
 from services.record_store import get_record_store
 from services.waits import BadContinuation
 from triggers.instances import page_of
-from triggers.seeing import plain, see_all, show
+from triggers.seeing import plain, see_all, show, with_pauses_before
 from triggers.web import answer, read_query
 from triggers.windows import WORKFLOWS
 
@@ -32,11 +32,11 @@ _RUNTIME: dict[Status, list[OrchestrationStatus]] = {
 }
 
 
-async def list_paused(req: func.HttpRequest, client: DurableFunctionsClient) -> func.HttpResponse:  # noqa: ARG001
+async def list_paused(req: func.HttpRequest, client: DurableFunctionsClient) -> func.HttpResponse:
     """``GET /api/v1/executions/paused``: a page of ``executions``, oldest first, their ``count``, and what continues
     the list, which is null on the last page."""
     asked = read_query(req, PausedQuery)
-    return await _answer_paused(paused.PausedQuery(), asked.limit, asked.continuation)
+    return await _answer_paused(client, paused.PausedQuery(), asked.limit, asked.continuation)
 
 
 async def list_executions(req: func.HttpRequest, client: DurableFunctionsClient) -> func.HttpResponse:
@@ -48,7 +48,7 @@ async def list_executions(req: func.HttpRequest, client: DurableFunctionsClient)
     asked = read_query(req, ExecutionsQuery)
     if asked.status == "paused":
         wanted = paused.PausedQuery(asked.workflow, asked.created_from, asked.created_to)
-        return await _answer_paused(wanted, asked.limit, asked.continuation)
+        return await _answer_paused(client, wanted, asked.limit, asked.continuation)
     found: list[Execution] = []
     place = _place(asked)
     for _ in range(LOOKS):
@@ -72,12 +72,14 @@ async def list_executions(req: func.HttpRequest, client: DurableFunctionsClient)
     return _answer_list(found, _continuation(asked, place) if place is not None else None)
 
 
-async def _answer_paused(query: paused.PausedQuery, limit: int, continuation: str | None) -> func.HttpResponse:
+async def _answer_paused(
+    client: DurableFunctionsClient, query: paused.PausedQuery, limit: int, continuation: str | None
+) -> func.HttpResponse:
     try:
         found, following = await asyncio.to_thread(paused.page, get_record_store(), query, limit, continuation)
     except BadContinuation:
         raise _bad_continuation() from None
-    return _answer_list(found, following)
+    return _answer_list(await with_pauses_before(client, found), following)
 
 
 def _answer_list(found: list[Execution], continuation: str | None) -> func.HttpResponse:

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from functools import partial
+from itertools import batched
 from typing import Any
 
 import azure.functions as func
@@ -33,7 +34,7 @@ from triggers import (
 from triggers.callers import must_have, speaker, unclear
 from triggers.decide import not_yet
 from triggers.pausing import ended, is_left_to_decide, pause, resume, see_whole, was_resumed
-from triggers.seeing import OUTSIDE, Seen, plain, see, see_all, show, step_of
+from triggers.seeing import AT_ONCE, OUTSIDE, Seen, plain, see, see_all, show, step_of
 from triggers.states import ENDED, value_of
 from triggers.web import answer, any_instance_id_of, decision_id_of, idempotency_key_of, read_body
 
@@ -54,8 +55,9 @@ _DOORS: dict[str, Door] = {
 }
 _DECIDED = (approval.WORKFLOW, purchase_order.WORKFLOW, workflow.WORKFLOW)
 """The workflows that wait for ``approved``."""
-MAX_CALLED = 1_000
-"""How many of the runs that a declared workflow has called are asked whether they know of a decision."""
+MAX_CALLED, MAX_ASKED = 1_000, 50
+"""How many runs a declared workflow may have called, and how many of them, the newest, are asked whether they know of a
+decision."""
 
 
 async def pause_execution(req: func.HttpRequest, client: DurableFunctionsClient) -> func.HttpResponse:
@@ -121,7 +123,8 @@ async def cancel_execution(req: func.HttpRequest, client: DurableFunctionsClient
     payload = {"idempotency_key": key} if key is not None else None
     if seen.has_ended:
         is_cancelled = seen.state.runtime_status is OrchestrationStatus.TERMINATED
-        if is_cancelled and payload is not None and await asyncio.to_thread(cancelling.was_noted, store, seen.state, payload):
+        may_be_this = is_cancelled and payload is not None
+        if may_be_this and await asyncio.to_thread(cancelling.was_noted, store, seen.state, payload):
             return answer(plain(await show(seen)))
         raise ended(seen)
     noted = await cancelling.note(
@@ -204,10 +207,13 @@ async def _decided_by(client: DurableFunctionsClient, seen: Seen, decision_id: s
     called = await asyncio.to_thread(
         documents.read_all, get_record_store(), seen.run.instance_id, seen.run.stamp, "child", MAX_CALLED
     )
-    ids = [each.body["id"] for each in called if isinstance(each.body, dict)]
-    states = await asyncio.gather(*(client.get_orchestration_state(str(each)) for each in ids))
-    children = await see_all(client, [state for state in states if state is not None])
-    return next((child for child in children if _has_verdict(child, decision_id)), None)
+    newest = [str(each.body["id"]) for each in reversed(called[-MAX_ASKED:]) if isinstance(each.body, dict)]
+    for some in batched(newest, AT_ONCE, strict=False):
+        states = await asyncio.gather(*map(client.get_orchestration_state, some))
+        children = await see_all(client, [state for state in states if state is not None])
+        if (found := next((child for child in children if _has_verdict(child, decision_id)), None)) is not None:
+            return found
+    return None
 
 
 def _has_verdict(seen: Seen, decision_id: str) -> bool:

@@ -125,11 +125,8 @@ def check_data(decided: PauseState, data: ResumeData | None) -> None:
 async def see_whole(client: DurableFunctionsClient, instance_id: str) -> Seen:
     """Return what a run is; what was decided of it and left undone is done before. Raises ``NotFound``."""
     seen = await see(client, instance_id)
-    if await finish(client, seen):
-        seen = await see(client, instance_id)
-    elif seen.is_outside:  # perhaps somebody paused it in between, in the app
-        seen = await see(client, instance_id)
-    return seen
+    # One that seems to be suspended past the app was perhaps paused in it, in between.
+    return await see(client, instance_id) if await finish(client, seen) or seen.is_outside else seen
 
 
 async def finish(client: DurableFunctionsClient, seen: Seen) -> bool:

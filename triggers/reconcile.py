@@ -28,6 +28,7 @@ from triggers.states import value_of
 from triggers.verifying import batches, note_end
 from triggers.windows import WORKFLOWS, look_through_instances, look_through_rows, look_through_waits, told
 
+_HEALED = ("closed", "opened", "reopened", "terminated", "listed", "unlisted", "finished")
 _GOING = [OrchestrationStatus.RUNNING, OrchestrationStatus.SUSPENDED]
 _LOGGER = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ async def reconcile_records(timer: func.TimerRequest, client: DurableFunctionsCl
     counts += await look_through_rows(client, store, "paused", paused.window, heal_paused)
     query = OrchestrationQuery(runtime_status=_GOING)
     counts += await look_through_instances(client, store, "reconcile", query, _heal_instance)
-    healed = sum(counts[each] for each in ("closed", "opened", "reopened", "terminated", "listed", "unlisted", "finished"))
+    healed = sum(count for outcome, count in counts.items() if outcome in _HEALED)
     _LOGGER.log(logging.WARNING if healed else logging.INFO, "Reconciled the records: %s", told(counts))
 
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC
+from itertools import batched
 from typing import Any
 
 from azure.durable_functions import DurableFunctionsClient
@@ -23,6 +24,11 @@ from triggers.windows import WORKFLOWS
 
 OUTSIDE = "Suspended outside of the app"
 """Why a run is paused that somebody has suspended in a dashboard, or over the management API."""
+
+AT_ONCE = 25
+"""Of how many runs the task hub is asked at a time."""
+_BEFORE = ("resume_data", "resume_count", "last_resumed_at", "resumed_by", "pause_count")
+"""What a run says of the pauses that it had."""
 
 _STATUSES: dict[OrchestrationStatus, Status] = {
     OrchestrationStatus.COMPLETED: "completed",
@@ -120,6 +126,29 @@ async def see_all(client: DurableFunctionsClient, states: Sequence[Orchestration
     return await asyncio.gather(*(one(state) for state in states))
 
 
+async def with_pauses_before(client: DurableFunctionsClient, listed: Sequence[Execution]) -> list[Execution]:
+    """Return a page of the list of what is paused, in which those that wait for people say where they stand, and what
+    they were resumed with before: of that their waits know nothing."""
+
+    async def one(execution: Execution) -> Execution:
+        if execution.paused_by is not None:
+            return execution
+        kept, state = await asyncio.gather(
+            pausing.look(client, execution.id), client.get_orchestration_state(execution.id)
+        )
+        progress = _progress(state) if state is not None else None
+        if state is None or progress is None or not _is_of(execution, progress):
+            return execution  # it is gone, or its id stands for another run
+        before = _seen(state, kept).kept if kept is not None and state.name in WORKFLOWS else None
+        said = {each: getattr(before.execution("paused", None), each) for each in _BEFORE} if before else {}
+        return execution.model_copy(update={**said, **_where(progress)})
+
+    found: list[Execution] = []
+    for some in batched(listed, AT_ONCE, strict=False):
+        found += await asyncio.gather(*map(one, some))
+    return found
+
+
 async def show(seen: Seen) -> Execution:
     """Return a run as the API shows it."""
     is_needed = seen.waiting is not None and seen.by_hand is None
@@ -197,7 +226,7 @@ def _other_pause(seen: Seen, wait: Wait | None) -> dict[str, Any]:
     """Why a run is paused that nobody has paused by hand; empty when it is not."""
     if seen.has_ended:
         return {}
-    at = {"paused_step_id": step_of(seen.progress), "next_step_id": seen.progress and seen.progress.next_step}
+    at = _where(seen.progress)
     if seen.is_outside:
         return {**at, "paused_at": seen.state.last_updated_at.replace(tzinfo=UTC), "paused_reason": OUTSIDE}
     if seen.held is not None:
@@ -207,6 +236,16 @@ def _other_pause(seen: Seen, wait: Wait | None) -> dict[str, Any]:
     if wait is not None:
         return {**at, "paused_at": wait.since, "paused_reason": paused.of_wait(wait).paused_reason}
     return {**at, "paused_reason": paused.reason_of(seen.waiting.run.workflow)}
+
+
+def _is_of(execution: Execution, progress: Progress) -> bool:
+    """Whether a run is the one that is listed, which its wait knows by when it began."""
+    created = execution.created_at
+    return progress.trail is not None and created is not None and f"{created:%Y%m%dT%H%M%S%f}Z" == progress.trail.run
+
+
+def _where(progress: Progress | None) -> dict[str, Any]:
+    return {"paused_step_id": step_of(progress), "next_step_id": progress and progress.next_step}
 
 
 def step_of(progress: Progress | None) -> str | None:

@@ -26,10 +26,11 @@ from services.api_call import check_call
 from services.callback import check_callback
 from services.record_store import get_record_store
 from settings import get_settings
-from triggers.callers import starter
+from triggers.callers import must_have, starter
 from triggers.instances import start
 from triggers.starting import is_same_start, keyed
 from triggers.web import MAX_BODY, answer, idempotency_key_of, read_body, read_query
+from triggers.windows import WORKFLOWS
 
 WORKFLOW = workflow.__name__
 WORKFLOW_PATH = "/api/v1/workflows/{}"
@@ -54,13 +55,18 @@ class VersionQuery(Contract):
 
 
 async def store_workflow(req: func.HttpRequest, client: DurableFunctionsClient) -> func.HttpResponse:  # noqa: ARG001
-    """``POST /api/v1/workflows``: 201 with the version, or 200 where the newest one is the same."""
+    """``POST /api/v1/workflows``: 201 with the version, or 200 where the newest one is the same.
+
+    Where its approvals can do without others, it takes the permission ``approval:admin`` too.
+    """
     given = _read_json(req)
     definition, problems = await asyncio.to_thread(_checked, given)  # a large one takes a while
     if definition is None or problems:
         errors = [{"field": field, "message": message} for field, message in problems]
         names = ", ".join(dict.fromkeys(field[:60] for field, _ in problems[:10]))
         raise Unprocessable(f"The definition is not valid: {names}.", errors=errors)
+    if _does_without_others(definition):
+        must_have("approval:admin")  # as a request of its own does
     try:
         put = await asyncio.to_thread(
             workflow_definitions.put, get_record_store(), definition, given, starter(), clock.now()
@@ -182,8 +188,17 @@ def _checked(given: Any) -> tuple[Definition | None, list[Problem]]:
     return definition, [*problems, *(_not_allowed(definition) if definition is not None else ())]
 
 
+def _does_without_others(definition: Definition) -> bool:
+    """Whether an approval of it may be given by who asks for it, or by time alone."""
+    actions = [step.action for step in definition.steps if isinstance(step, ActionStep)]
+    requests = [action.request for action in actions if isinstance(action, ApproveAction)]
+    return any(bool(each.get("allow_self_approval")) or each.get("on_timeout") == "approve" for each in requests)
+
+
 def _not_allowed(definition: Definition) -> Iterator[Problem]:
-    """Give what a contract cannot check: schemas, and addresses that the settings do not allow."""
+    """Give what a contract cannot check: names, schemas, and addresses that the settings do not allow."""
+    if definition.name in WORKFLOWS:
+        yield "name", "the app itself has a workflow of this name; choose another one"
     yield from _problem("input_schema", "", check_form, definition.input_schema)
     for index, step in enumerate(definition.steps):
         if not isinstance(step, ActionStep):

@@ -96,12 +96,6 @@ def check_resumed(state: OrchestrationState, progress: Progress, data: dict[str,
         raise _unfit(wrong)
 
 
-def waiting_reason(progress: Progress) -> str | None:
-    """Return why a run waits for people, in the words of its step; None where it does not."""
-    reason = (progress.data or {}).get("reason") if progress.wait is not None else None
-    return reason if isinstance(reason, str) else None
-
-
 def _event(data: dict[str, Any], decision_id: str) -> BlockAnswer:
     named = data.get("approver")
     if named is not None and not isinstance(named, str):

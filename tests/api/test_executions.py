@@ -6,28 +6,33 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import azure.functions as func
 import httpx
 import pytest
+from azure.durable_functions import DurableFunctionsClient
 
 from contracts.base import as_utc_text
+from contracts.pause import PauseEvent
 from contracts.pause_state import Pause, PauseAsk, PauseState, ResumeAsk
+from contracts.records import Document
 from errors import Forbidden, NotPermitted
-from services import clock, outbox, paused, pausing
+from services import cancelling, clock, outbox, paused, pausing
 from services.identity import Caller, calling
 from services.record_store import get_record_store
 from settings import get_settings
 from tests.api.executions import APPROVAL, ORDER, SEED, Api, hosting, is_listed
 from triggers import execution_lists, purge, reconcile
-from triggers.executions import pause_execution, resume_execution
+from triggers.executions import _decided_by, pause_execution, resume_execution
 from triggers.pausing import _ask as ask_entity
 from triggers.seeing import see
 
 STATES = ("pending", "running", "waiting", "paused", "suspended", "completed", "failed", "cancelled")
 ENDED = ("completed", "failed", "cancelled")
+RUN = "20260301T110000000000Z"
 REASON = {"reason": "Manual review required"}
 FAILING: dict[str, Any] = {
     "name": "Ship",
@@ -116,6 +121,26 @@ def test_cancelling_what_goes_on_and_only_that(api: Api, state: str) -> None:
     assert kept is None or not kept.is_paused
     assert api.post(name, "cancel").status_code == 409
     assert len(api.told(name, "cancelled")) == 1
+
+
+def test_who_cancels_what_ends_by_itself_meanwhile_is_told_so(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = api.waiting()
+    terminate = cancelling._terminate
+
+    async def late(client: Any, instance_id: str, why: str) -> None:
+        async with httpx.AsyncClient(base_url=api.http.base_url, trust_env=False) as http:
+            decision = {"is_approved": True, "approver": "Boss"}
+            assert (await http.post(f"/api/approvals/{instance_id}", json=decision)).is_success
+        await client.wait_for_orchestration_completion(instance_id, timeout=10)
+        await terminate(client, instance_id, why)
+
+    monkeypatch.setattr(cancelling, "_terminate", late)
+    for _ in range(2):  # with the same key again it is no cancellation either
+        answer = api.post(name, "cancel", key="k")
+        assert (answer.status_code, answer.json()["execution_status"]) == (409, "completed")
+    [note] = api.told(name, "cancelled")
+    assert note.after is None
+    assert api.shown(name)["status"] == "completed"
 
 
 @pytest.mark.parametrize("verb", ["pause", "resume", "cancel"])
@@ -307,6 +332,53 @@ def test_whoever_asks_next_applies_what_was_left_undone(api: Api, verb: str) -> 
     assert answer.status_code == (409 if verb == "pause" else 200)
     assert api.status(name) == {"pause": "SUSPENDED", "resume": "RUNNING", "cancel": "TERMINATED"}[verb]
     assert is_listed(name) == (verb == "pause")
+
+
+@pytest.mark.parametrize("suspended", [True, False])
+@pytest.mark.parametrize("who", ["timer", "pause", "resume"])
+def test_a_pause_that_is_told_after_its_end_does_not_last(api: Api, who: str, suspended: bool) -> None:
+    name = api.waiting()
+    late = decided(api, name, paused=True)
+    api.resume(name, {"a": 1})
+    event = PauseEvent(action="pause", source=name, number=1, at=late.pause.at, by="Ann", reason="Crash")
+
+    async def tell(client: Any) -> None:
+        if suspended:  # as who decided on it goes on, and crashes then
+            await pausing._pause(client, get_record_store(), late)
+        else:  # as the two events come the other way round
+            await client.raise_orchestration_event(name, "pausing", data=event.plain())
+
+    api.call(tell)
+    api.advance(hours=3)
+    assert api.control.status(name)["pause"]["paused"]
+    assert api.shown(name)["paused_reason"] == "Awaiting approval"
+    if who == "timer":
+        timer(api, reconcile.reconcile_records)
+    else:
+        assert api.post(name, who, REASON if who == "pause" else None).status_code == (200 if who == "pause" else 422)
+    if who == "pause":
+        api.resume(name)
+    after = api.control.status(name)
+    assert (api.status(name), is_listed(name), after["pause"]["paused"]) == ("RUNNING", False, False)
+    assert (after["resume_data"], after["pause"]["frozen_seconds"]) == ({"a": 1}, 0)
+    heard = api.heard(name)
+    timer(api, reconcile.reconcile_records)
+    assert api.heard(name) == heard
+    assert api.post(name, "resume", {"resume_data": {"approved": True, "approver": "Boss"}}).status_code == 200
+
+
+def test_what_is_paused_by_its_caller_is_not_resumed_for_its_own_pause_that_has_ended(api: Api) -> None:
+    name = api.paused()
+    api.resume(name)
+    api.advance(seconds=1)
+    at = as_utc_text(api.control.now)
+    event = PauseEvent.model_validate({"action": "pause", "source": "caller", "number": 1, "at": at, "by": "Ann"})
+    api.call(lambda client: client.raise_orchestration_event(name, "pausing", data=event.plain()))
+    api.advance(seconds=6)
+    heard = api.heard(name)
+    timer(api, reconcile.reconcile_records)
+    assert api.post(name, "resume").status_code == 409
+    assert (api.heard(name), api.shown(name)["status"]) == (heard, "paused")
 
 
 @pytest.mark.parametrize("at_once", [True, False])
@@ -759,6 +831,48 @@ def test_a_run_that_was_paused_is_listed_with_what_it_was_resumed_with(api: Api)
     [listed] = [each for each in api.listed("", status="running") if each["id"] == name]
     assert listed == {each: api.shown(name)[each] for each in listed}
     assert (listed["resume_count"], listed["resume_data"]) == (1, {"a": 1})
+
+
+def test_what_waits_is_listed_as_it_is_shown_with_the_pauses_that_it_had(api: Api) -> None:
+    name = api.waiting()
+    api.pause(name)
+    api.advance(seconds=1)
+    api.resume(name, {"a": 1})
+    other, purged = api.waiting(), api.waiting()
+    api.manage(purged, "terminate")
+    assert api.http.delete(f"/runtime/webhooks/durabletask/instances/{purged}").is_success
+    listed = {each["id"]: each for each in api.listed()}
+    for each in (name, other):
+        assert listed[each] == {field: api.shown(each)[field] for field in listed[each]} | {
+            "created_at": listed[each]["created_at"]
+        }
+    assert (listed[name]["resume_count"], listed[name]["resume_data"]) == (1, {"a": 1})
+    assert listed[name]["paused_step_id"] == "waiting_for_approval"
+    assert (listed[purged]["resume_count"], listed[purged]["paused_step_id"]) == (0, None)  # until it is taken off
+
+
+def test_a_call_does_not_show_what_is_the_app_s_own(api: Api) -> None:
+    shown = api.http.get(f"/api/interventions/{api.running()}").json()
+    assert shown["name"] == "Ship"
+    assert {"at_step", "started_by", "mailbox"}.isdisjoint(shown)
+
+
+def test_only_the_newest_of_many_that_were_called_are_asked_for_a_verdict(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, asked = api.running(), list[str]()
+    seen = api.call(lambda client: see(client, name))
+    seen = replace(seen, run=seen.run.model_copy(update={"workflow": "workflow"}))
+    called = [Document(instance_id="a", run=RUN, name=f"child|{n:06d}", body={"id": f"c{n}"}) for n in range(200)]
+
+    class Hub:
+        async def get_orchestration_state(self, name: str) -> None:
+            asked.append(name)
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr("triggers.executions.documents.read_all", lambda *_: called)
+    assert asyncio.run(_decided_by(cast("DurableFunctionsClient", Hub()), seen, "k")) is None
+    assert asked == [f"c{n}" for n in reversed(range(150, 200))]
 
 
 def test_without_an_entity_to_decide_it_gives_up(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from activities.pause import cancel_paused, send_pause_mail
 from contracts.base import as_utc_text
 from contracts.pause_state import PauseDue, PauseState
 from local_host.task_hub import ManualClock
-from services import outbox, pause_mail
+from services import cancelling, outbox, pause_mail, pausing
 from settings import get_settings
 from tests.api.executions import ORDER, Api, hosting, is_listed
 
@@ -99,6 +99,34 @@ def test_a_pause_that_cancels_ends_the_run_when_its_time_is_up(api: Api) -> None
     assert kept is not None
     assert (kept.is_paused, kept.overdue) == (False, False)
     assert subjects(api, name) == []
+
+
+def test_a_run_that_ends_by_itself_just_before_the_end_of_its_pause_was_not_cancelled(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = api.running()
+    api.pause(name, max_pause=1, on_max_pause="cancel")
+    end, gone = cancelling.end, api.completed()
+
+    async def late(client: Any, store: Any, state: Any, why: str) -> Any:
+        await end(client, store, state, why)
+        return await client.get_orchestration_state(gone)
+
+    monkeypatch.setattr(cancelling, "end", late)
+    api.advance(minutes=59)
+    kept = api.kept(name)
+    assert kept is not None
+    ending = kept.model_copy(update={"overdue": True})
+    monkeypatch.setattr(pausing, "look", partial(_given, ending))
+    due = PauseDue(instance_id=name, number=1, what="cancel").plain()
+    assert api.call(partial(cancel_paused, due)) == {"done": False}
+    monkeypatch.undo()
+    [note] = api.told(name, "cancelled")
+    assert note.after is None
+
+
+async def _given(kept: PauseState, *_: Any) -> PauseState:
+    return kept
 
 
 def test_what_fails_is_done_all_the_same_when_it_can_be_again(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,8 @@ from settings import get_settings
 from tests.api.starting import configuration_of
 from tests.hosting import ROOT
 from triggers.reconcile import reconcile_records
+from triggers.windows import WORKFLOWS
+from triggers.workflow import store_workflow
 from triggers.workflow_block import answer_block
 
 ANN, BEN = "ann@example.com", "ben@example.com"
@@ -650,3 +652,52 @@ def test_who_answers_after_the_end_is_told_who_did(app: tuple[AppControl, httpx.
     assert (late.status, late.members["decided_by"], late.members["outcome"]) == (409, ANN, "rejected")
     entries = app[1].get(f"/api/audit/{execution_id}").json()["entries"]
     assert [each["actor"] for each in entries if each["action"] == "late"] == [BEN]
+
+
+def stored_by(control: AppControl, definition: dict[str, Any], *permissions: Permission) -> int | CountersignError:
+    """Store a definition as a caller with permissions; gives the status, or the error."""
+    body = json.dumps(definition).encode()
+    asked = func.HttpRequest(method="POST", url="/api/v1/workflows", body=body)
+
+    async def ask() -> int | CountersignError:
+        client = DurableFunctionsClient(configuration_of(control))
+        with calling(Caller(ANN, frozenset(permissions))):
+            try:
+                return int((await store_workflow(asked, client)).status_code)
+            except CountersignError as error:
+                return error
+
+    return control._thread.run(ask())
+
+
+@pytest.mark.parametrize(
+    ("rule", "is_free"),
+    [
+        ({"allow_self_approval": True}, False),
+        ({"on_timeout": "approve"}, False),
+        ({"allow_self_approval": False, "on_timeout": "fail"}, True),
+    ],
+)
+def test_who_stores_an_approval_that_does_without_others_is_an_administrator(
+    app: tuple[AppControl, httpx.Client], rule: dict[str, Any], *, is_free: bool
+) -> None:
+    request = {"requester": "Carl", "item": "Laptop", "timeout_hours": 1, **rule}
+    asked = {"id": "ask", "type": "action", "action": {"type": "approve", "request": request}}
+    first = {"id": "first", "type": "action", "action": {"type": "set", "values": {"x": 1}}, "next": "ask"}
+    name = f"w{uuid4().hex[:12]}"
+    given = {"name": name, "steps": [first, asked]}
+    answered = stored_by(app[0], given, "workflow:write")
+    if is_free:
+        assert answered == 201
+        return
+    assert isinstance(answered, CountersignError)
+    assert (answered.status, answered.members["permission"]) == (403, "approval:admin")
+    assert app[1].get(f"/api/v1/workflows/{name}").status_code == 404
+    assert stored_by(app[0], given, "workflow:write", "approval:admin") == 201
+
+
+def test_a_workflow_is_not_called_as_one_of_the_app_itself(client: httpx.Client) -> None:
+    assert {"approval", "refund", "workflow"} <= set(WORKFLOWS)
+    for name in WORKFLOWS:
+        assert "name" in fields(client.post("/api/v1/workflows", json={"name": name, **SEED}))
+        assert client.get(f"/api/v1/workflows/{name}").status_code == 404

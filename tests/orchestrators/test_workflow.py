@@ -601,6 +601,23 @@ def test_an_approval_leads_where_its_outcome_says(
         assert engine.output(instance)["status"] == status
 
 
+@pytest.mark.parametrize("more", [{}, {"approvers": [ANN, BEN], "policy": {"quorum": 2}}, {"policy": "all"}])
+def test_who_started_it_is_not_the_one_who_approves(engine: Engine, more: dict[str, Any]) -> None:
+    instance = ran(engine, approving(**more), data=ASKED, started_by="ANN@example.com")
+    why = failed(engine, instance)
+    assert why.startswith("step 'approve': with the data put in, '(body)' is wrong: without the requester")
+    assert why.endswith("Who started the workflow, ANN@example.com, does not count among the approvers either.")
+    status = engine.phase(instance, "failed")
+    assert "child" not in (status["data"] or {})
+    assert actions(instance) == ["started", "ended"]
+    assert not documents.read_all(get_record_store(), instance, head(engine, instance).run, "child", 10)
+
+
+def test_who_started_it_may_approve_where_the_request_says_so_or_names_enough_others(engine: Engine) -> None:
+    for more in ({"allow_self_approval": True}, {"approvers": [ANN, BEN]}):
+        engine.phase(ran(engine, approving(**more), data=ASKED, started_by=ANN), "waiting_for_approval")
+
+
 def test_an_approval_that_nobody_is_named_in_goes_to_the_mailbox(engine: Engine, data_folder: Path) -> None:
     instance = ran(engine, approving(approvers=[]), data=ASKED)
     engine.phase(instance, "waiting_for_approval")

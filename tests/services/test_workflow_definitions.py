@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from contracts.workflow_checks import read_definition
+from errors import Unavailable
 from services import workflow_definitions as definitions
-from services.record_store import Change, RecordStore
+from services.record_store import Change, RecordStore, RowTaken
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 END = {"id": "end", "type": "action", "action": {"type": "complete"}}
@@ -119,3 +120,43 @@ def test_time_and_person_are_no_part_of_what_is_compared(store: RecordStore) -> 
     assert definition is not None
     again = definitions.put(store, definition, given, "Ben", NOW + timedelta(days=1))
     assert again == definitions.Put(1, is_new=False)
+
+
+@pytest.mark.parametrize("body", ["", "{}", '{"name": "orders", "version": 2, "of_a_later_version_of_the_app": 1}'])
+def test_after_a_version_that_cannot_be_read_comes_the_next_one(store: RecordStore, body: str) -> None:
+    put(store, "one")
+    put(store, "two")
+    store.write([Change("put", "workflow:orders", "999997|00", body)])
+    assert put(store, "two") == definitions.Put(3, is_new=True)
+    assert put(store, "two") == definitions.Put(3, is_new=False)
+    first, last = definitions.read(store, "orders", 1), definitions.read(store, "orders")
+    assert first is not None
+    assert last is not None
+    assert (first.definition["description"], last.version, last.definition["description"]) == ("one", 3, "two")
+
+
+def test_a_version_whose_first_row_is_lost_is_not_written_over(store: RecordStore) -> None:
+    put(store, "one")
+    store.write([Change("delete", "workflow:orders", "999998|00")])
+    assert put(store, "two") == definitions.Put(2, is_new=True)
+
+
+def test_where_others_come_first_each_time_it_gives_up(sqlite: RecordStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = 0
+
+    def taken(_changes: Any) -> None:
+        nonlocal turns
+        turns += 1
+        assert turns <= definitions.MAX_TURNS
+        raise RowTaken("workflow:orders", "999998|00")
+
+    monkeypatch.setattr(sqlite, "write", taken)
+    with pytest.raises(Unavailable, match="came first"):
+        put(sqlite, "one")
+    assert turns == definitions.MAX_TURNS
+
+
+def test_a_row_that_is_none_of_a_version_is_told(sqlite: RecordStore) -> None:
+    sqlite.write([Change("insert", "workflow:orders", "000-wrong")])
+    with pytest.raises(Unavailable, match="among its versions"):
+        put(sqlite, "one")

@@ -190,6 +190,21 @@ for _ in range(60):
         ([act("a", "approve", request={**REQUEST, "mailbox": "x@y.z"})], "steps.0.action.request.mailbox", None),
         ([act("a", "approve", request={**REQUEST, "policy": "all"})], "steps.0.action.request", None),
         ([act("a", "approve", request={"item": "{{x}}"})], "steps.0.action.request.timeout_hours", None),
+        (
+            [act("a", "approve", request={**REQUEST, "allow_self_approval": "{{self}}"})],
+            "steps.0.action.request.allow_self_approval",
+            "step 'a': a reference cannot stand here, as who starts a run would choose the rule; say a value",
+        ),
+        (
+            [act("a", "approve", request={**REQUEST, "on_timeout": "{{x}}"})],
+            "steps.0.action.request.on_timeout",
+            "step 'a': a reference cannot stand here, as who starts a run would choose the rule; say a value",
+        ),
+        (
+            [act("a", "approve", request={**REQUEST, "on_timeout": "app{{x}}"})],
+            "steps.0.action.request.on_timeout",
+            None,
+        ),
         ([act("a", "call", request={"call": {"kind": "ftp"}})], "steps.0.action.request.call", None),
         ([act("a", "call", request={**CALL, "part_of": "x"})], "steps.0.action.request.part_of", None),
         ([act("a", "exec", code="import os")], "steps.0.action", None),
