@@ -35,6 +35,7 @@ class Settings(BaseSettings):
     website_pod_name: str | None = Field(default=None, description="Set by Azure alone, on its Flex Consumption plan.")
     container_name: str | None = Field(default=None, description="Set by Azure on its Consumption plan for Linux.")
     website_site_name: str | None = Field(default=None, description="Set by Azure alone.")
+    managed_environment: str | None = Field(default=None, description="Set by Azure alone, on Azure Container Apps.")
     website_auth_enabled: str | None = Field(
         default=None,
         description="Set by Azure alone: True where App Service Authentication is switched on.",
@@ -173,6 +174,11 @@ class Settings(BaseSettings):
         max_length=1000,
         description="For AUTH=entra: where the issuer's keys are, if not where it says itself.",
     )
+    auth_name_claim: str | None = Field(
+        default=None,
+        pattern=r"\A[A-Za-z0-9_.:/-]{1,100}\z",
+        description="For AUTH=entra: the one claim by which callers are called, which the issuer lets nobody choose.",
+    )
 
     mail: Literal["folder", "smtp", "acs"] = Field(
         default="folder",
@@ -278,7 +284,8 @@ class Settings(BaseSettings):
         of a container alone can stand on any machine.
         """
         in_container = self.container_name is not None and self.website_site_name is not None
-        return self.website_instance_id is not None or self.website_pod_name is not None or in_container
+        alone = (self.website_instance_id, self.website_pod_name, self.managed_environment)
+        return in_container or any(each is not None for each in alone)
 
     @property
     def signs_people_in(self) -> bool:

@@ -6,7 +6,9 @@ The claim ``scp`` does not count: it says what an app may do in a person's name,
 
 Sources: RFC 7519, RFC 8725 (the algorithms are ours to say, not the token's), OpenID Connect Discovery 1.0, and
 Microsoft, "Access token claims reference" and "Secure applications and APIs by validating claims". The claim ``email``
-is never looked at: Entra does not verify it, so that in another tenant anybody can have anybody's ("nOAuth").
+is not looked at by itself: Entra does not verify it, so that in another tenant anybody can have anybody's ("nOAuth").
+The same holds of ``preferred_username`` at other issuers (OpenID Connect Core 1.0, section 5.7): there, ``sub`` alone
+is sure, unless ``AUTH_NAME_CLAIM`` says for which claim the operator vouches.
 """
 
 import json
@@ -43,7 +45,15 @@ MAX_KEYS = 100
 
 _LOGGER = logging.getLogger(__name__)
 _NOT_GOOD = "The token is not good here: it is damaged, or its issuer, its audience or its key is not ours."
-_NAMES = ("preferred_username", "upn", "azp", "appid", "sub")
+_ENTRA = (
+    "https://login.microsoftonline.com/",
+    "https://login.microsoftonline.us/",
+    "https://login.partner.microsoftonline.cn/",
+    "https://sts.windows.net/",
+)
+_NAMES_OF_ENTRA = ("preferred_username", "upn", "azp", "appid", "sub")
+_TYPES = ("jwt", "at+jwt")
+"""What a token may be, where it says so: not one for logging out, say, which is no proof of who calls."""
 
 type KeySet = dict[str, jwt.PyJWK]
 
@@ -72,9 +82,15 @@ async def caller_of_token(token: str) -> Caller:
     except (PyJWTError, ValueError, RecursionError):
         raise Unauthorized("The token is no JWT.") from None
     kid = header.get("kid")
-    if header.get("alg") not in ALGORITHMS or not isinstance(kid, str):
+    if header.get("alg") not in ALGORITHMS or not isinstance(kid, str) or not _is_for_access(header):
         raise Unauthorized(_NOT_GOOD)  # and no key is asked for
     return _caller(_claims(token, await _key(kid)))
+
+
+def _is_for_access(header: dict[str, Any]) -> bool:
+    """Whether the token's type is none of another kind (RFC 7515, section 4.1.9; RFC 9068, section 2.1)."""
+    kind = header.get("typ", "JWT")
+    return isinstance(kind, str) and kind.lower().removeprefix("application/") in _TYPES
 
 
 async def _key(kid: str) -> jwt.PyJWK:
@@ -107,9 +123,17 @@ def _claims(token: str, key: jwt.PyJWK) -> dict[str, Any]:
 
 
 def _caller(claims: dict[str, Any]) -> Caller:
-    name = next((claims[each] for each in _NAMES if claims.get(each)), None)
+    name = next((claims[each] for each in _names() if claims.get(each)), None)
     roles = claims.get("roles", [])
     return Caller(named(name), permissions_in(roles if isinstance(roles, list) else [roles]))
+
+
+def _names() -> tuple[str, ...]:
+    """Return the claims by which a caller may be called, the best first."""
+    settings = get_settings()
+    if settings.auth_name_claim is not None:
+        return (settings.auth_name_claim,)
+    return _NAMES_OF_ENTRA if (settings.auth_issuer or "").startswith(_ENTRA) else ("sub",)
 
 
 @lru_cache(maxsize=1)

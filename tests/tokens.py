@@ -48,6 +48,8 @@ BAD = [
     "no key named",
     "an algorithm that the key is not for",
     "something that must be understood",
+    "a token for logging out",
+    "a type that is no text",
     "too long",
     "nobody",
     "a name in two lines",
@@ -98,9 +100,11 @@ class Issuer:
         named = {"preferred_username": "alice@example.com", "roles": ["execution:read"]}
         return {name: value for name, value in (claims | named | more).items() if value is not None}
 
-    def token(self, key: Any = None, kid: str | None = "one", alg: str = "RS256", **claims: Any) -> str:
-        """A token, good unless something else is said."""
-        headers = {"kid": kid} if kid is not None else {}
+    def token(
+        self, key: Any = None, kid: str | None = "one", alg: str = "RS256", typ: Any = "JWT", **claims: Any
+    ) -> str:
+        """A token, good unless something else is said. An empty ``typ`` is left out."""
+        headers = {"typ": typ} | ({"kid": kid} if kid is not None else {})
         return jwt.encode(self.claims(**claims), key or rsa_key("one"), alg, headers=headers)
 
 
@@ -144,9 +148,11 @@ def bad_tokens(ours: Issuer) -> dict[str, str]:
         "something that must be understood": jwt.encode(
             ours.claims(), rsa_key("one"), "RS256", headers={"kid": "one", "crit": ["x"], "x": 1}
         ),
+        "a token for logging out": ours.token(typ="logout+jwt"),
+        "a type that is no text": ours.token(typ=7),
         "too long": ours.token(padding="x" * 20_000),
         "nobody": ours.token(sub=None, preferred_username=None),
-        "a name in two lines": ours.token(preferred_username="alice\nbob"),
+        "a name in two lines": ours.token(sub="alice\nbob", preferred_username="alice\nbob"),
         "no JWT": "abc",
         "two dots": "..",
         "a header that is no object": f"{_part([1])}.{body}.{signature}",

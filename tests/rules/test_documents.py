@@ -40,6 +40,7 @@ PLATFORM_SETS = {
     "WEBSITE_SITE_NAME",
     "WEBSITE_AUTH_ENABLED",
     "CONTAINER_NAME",
+    "MANAGED_ENVIRONMENT",
 }
 """What the host or Azure sets, and nobody else should."""
 

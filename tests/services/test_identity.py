@@ -149,10 +149,15 @@ async def _answer(trigger: Callable[..., Any], request: func.HttpRequest) -> fun
 AZURE = {"WEBSITE_INSTANCE_ID": "0123"}
 FLEX = {"WEBSITE_POD_NAME": "0123"}
 CONSUMPTION = {"CONTAINER_NAME": "0123", "WEBSITE_SITE_NAME": "app"}
+CONTAINER_APPS = {"MANAGED_ENVIRONMENT": "0123"}
 TOKENS = {"AUTH": "entra", "AUTH_ISSUER": "https://issuer.example/", "AUTH_AUDIENCE": "x"}
 
 
-@pytest.mark.parametrize("platform", [AZURE, FLEX, CONSUMPTION], ids=["app service", "flex", "consumption"])
+@pytest.mark.parametrize(
+    "platform",
+    [AZURE, FLEX, CONSUMPTION, CONTAINER_APPS],
+    ids=["app service", "flex", "consumption", "container apps"],
+)
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
@@ -184,6 +189,7 @@ def test_on_azure_the_app_does_not_start_where_everybody_would_be_let_in(
         TOKENS,
         AZURE | {"AUTH": "keys"},
         FLEX | TOKENS,
+        CONTAINER_APPS | TOKENS,
         CONSUMPTION | {"AUTH": "easyauth", "WEBSITE_AUTH_ENABLED": "True"},
         AZURE | {"AUTH": "easyauth", "WEBSITE_AUTH_ENABLED": "true"},
         {"CONTAINER_NAME": "of my own"},
@@ -247,7 +253,7 @@ def test_a_key_is_a_password_for_a_look_at_a_page_and_for_nothing_else(configure
 
 def test_no_key_counts_where_tokens_do_nor_a_password(configure: Callable[..., None]) -> None:
     with issuer() as ours:
-        configure(AUTH="entra", AUTH_ISSUER=ours.url, AUTH_AUDIENCE=AUDIENCE)
+        configure(AUTH="entra", AUTH_ISSUER=ours.url, AUTH_AUDIENCE=AUDIENCE, AUTH_NAME_CLAIM="preferred_username")
         key = key_of("alice")
         assert who(authorization=f"Bearer {ours.token()}").name == "alice@example.com"
         for header in (f"Bearer {key}", f"Basic {password('', ours.token())}", f"Basic {password('', key)}"):

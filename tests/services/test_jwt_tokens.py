@@ -66,10 +66,21 @@ def refused(token: str) -> str:
     return error.value.detail
 
 
+@pytest.fixture
+def entra(ours: Issuer, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Lets the tokens come from an issuer of another name, with the keys of ours."""
+
+    def named(url: str) -> None:
+        ours.url = url
+        configure(monkeypatch, AUTH_ISSUER=url, AUTH_JWKS_URL=ours.server.url(KEYS_PATH))
+
+    return named
+
+
 def test_a_good_token_says_who_calls_and_what_he_may_do(ours: Issuer) -> None:
     roles = ["execution:read", "audit:erase", "another app's", "execution:*", 7, None]
     found = caller(ours.token(roles=roles, scp="execution:cancel approval:admin", email="boss@example.com"))
-    assert found == Caller("alice@example.com", frozenset({"execution:read", "audit:erase"}))
+    assert found == Caller("pairwise", frozenset({"execution:read", "audit:erase"}))
 
 
 @pytest.mark.parametrize(
@@ -82,8 +93,62 @@ def test_a_good_token_says_who_calls_and_what_he_may_do(ours: Issuer) -> None:
         ({"preferred_username": None, "email": "boss@example.com", "name": "The Boss"}, "pairwise"),
     ],
 )
-def test_a_caller_is_called_by_what_the_issuer_knows_for_sure(ours: Issuer, claims: dict[str, Any], name: str) -> None:
+def test_a_caller_is_called_by_what_entra_knows_for_sure(
+    ours: Issuer, entra: Callable[[str], None], claims: dict[str, Any], name: str
+) -> None:
+    entra("https://login.microsoftonline.com/tenant/v2.0")
     assert caller(ours.token(**claims)).name == name
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("https://login.microsoftonline.us/tenant/v2.0", "alice@example.com"),
+        ("https://login.partner.microsoftonline.cn/tenant/v2.0", "alice@example.com"),
+        ("https://sts.windows.net/tenant/", "alice@example.com"),
+        ("https://login.microsoftonline.com.example/tenant/v2.0", "pairwise"),
+        ("https://issuer.example/https://sts.windows.net/", "pairwise"),
+        ("https://tenant.ciamlogin.com/tenant/v2.0", "pairwise"),
+    ],
+)
+def test_by_a_name_that_people_may_choose_nobody_is_called(
+    ours: Issuer, entra: Callable[[str], None], url: str, name: str
+) -> None:
+    entra(url)
+    assert caller(ours.token(upn="boss@example.com", azp="an-app")).name == name
+    if name == "pairwise":
+        refused(ours.token(sub=None, upn="boss@example.com", azp="an-app"))
+
+
+@pytest.mark.parametrize("url", [None, "https://sts.windows.net/tenant/"])
+def test_by_the_claim_that_the_operator_vouches_for_everybody_is_called_or_is_nobody(
+    ours: Issuer, entra: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, url: str | None
+) -> None:
+    if url is not None:
+        entra(url)
+    claim = "https://issuer.example/staff_no"
+    configure(monkeypatch, AUTH_NAME_CLAIM=claim)
+    assert caller(ours.token(**{claim: "alice-7"})).name == "alice-7"
+    bad: list[Any] = [None, "", 7, ["alice-7"], "alice\nbob"]
+    for no_name in bad:
+        refused(ours.token(**{claim: no_name}))
+
+
+@pytest.mark.parametrize("claim", ["", "two claims", "sub,upn", "sub\n", "x" * 101])
+def test_what_can_be_no_claim_is_no_setting(data_folder: Path, monkeypatch: pytest.MonkeyPatch, claim: str) -> None:
+    with pytest.raises(ValueError, match="auth_name_claim"):
+        configure(monkeypatch, AUTH_NAME_CLAIM=claim)
+
+
+@pytest.mark.parametrize("typ", ["", "JWT", "jwt", "at+jwt", "AT+JWT", "application/at+jwt", "Application/JWT"])
+def test_a_token_for_access_may_say_so(ours: Issuer, typ: str) -> None:
+    assert caller(ours.token(typ=typ))
+
+
+@pytest.mark.parametrize("typ", ["dpop+jwt", "secevent+jwt", "application/logout+jwt", "x/jwt", " ", ["JWT"], True])
+def test_a_token_that_is_for_something_else_does_not_count(ours: Issuer, typ: Any) -> None:
+    refused(ours.token(typ=typ))
+    assert not ours.server.requests
 
 
 @pytest.mark.parametrize("roles", [None, [], "execution:readx", {"execution:read": True}, 1, [["execution:read"]]])
