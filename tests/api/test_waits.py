@@ -584,5 +584,6 @@ def test_what_is_paused_with_its_times_frozen_is_not_overdue(tmp_path: Path) -> 
         assert told() == {frozen: (False, True), running: (True, True)}
         assert told(overdue="true") == {running: (True, True)}
         api.resume(frozen)
+        api.control.settle()
         assert told()[frozen] == (False, False)
         assert other not in told()
