@@ -68,15 +68,20 @@ class PausedQuery:
 
 @dataclass(frozen=True)
 class Listed:
-    """A run that is paused by hand, as it stands in the list, and which of its pauses that is."""
+    """A run that is paused by hand, as it stands in the list under a key, and which of its pauses that is."""
 
     execution: Execution
     number: int
+    key: str
 
 
 def added(store: RecordStore, execution: Execution, number: int) -> list[Change]:
-    """The changes that put a pause into the list, in place of one of before; the same again changes nothing."""
-    key = _key(execution, number)
+    """The changes that put a pause into the list, in place of one of before; the same again changes nothing.
+
+    A run that waits for people keeps the place that it has in the list: so the wait, which is not shown beside the
+    pause, stands next to it, and however many are paused, no page has to read past the waits of them all.
+    """
+    key = _key(execution, number, _waiting_since(store, execution))
     index = store.get(OF, _part(execution.id))
     stale = [Change("delete", SINCE, index.body)] if index is not None and index.body != key else []
     body = json.dumps(execution.plain(), ensure_ascii=False)
@@ -94,7 +99,7 @@ def removed(store: RecordStore, instance_id: str, number: int | None = None) -> 
 
 def unlisted(store: RecordStore, listed: Listed) -> list[Change]:
     """The changes that take this very row off the list, also where a crash has left nothing but it."""
-    row = Change("delete", SINCE, _key(listed.execution, listed.number))
+    row = Change("delete", SINCE, listed.key)
     return [*removed(store, listed.execution.id, listed.number), row]
 
 
@@ -191,18 +196,25 @@ def _listed(row: Row) -> Listed | None:
     """What a row says; None, and an error in the log, for one that no writer makes."""
     try:
         execution, number = Execution.model_validate_json(row.body), int(row.key.rpartition("|")[2])
-        if row.key == _key(execution, number):
-            return Listed(execution, number)
+        since = row.key.partition("|")[0]
+        if row.key == _key(execution, number, since):
+            return Listed(execution, number, row.key)
     except (ValueError, OverflowError, RecursionError):
         pass
     _LOGGER.error("The row %r of what is paused cannot be read.", row.key)
     return None
 
 
-def _key(execution: Execution, number: int) -> str:
+def _waiting_since(store: RecordStore, execution: Execution) -> str | None:
+    since = [as_utc_text(wait.since) for wait, is_open in waits.of_instance(store, execution.id) if is_open]
+    return min(since, default=None)
+
+
+def _key(execution: Execution, number: int, since: str | None) -> str:
     if execution.paused_at is None:
         raise ValueError("this is no pause")
-    return f"{as_utc_text(execution.paused_at)}|{_part(execution.id)}|{number:06d}"
+    paused_at = as_utc_text(execution.paused_at)
+    return f"{min(since or paused_at, paused_at)}|{_part(execution.id)}|{number:06d}"
 
 
 def _part(instance_id: str) -> str:
