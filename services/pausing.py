@@ -31,7 +31,6 @@ PATIENCE = 1.0
 afterwards. Nor must it have begun anything in the same turn: not every engine keeps that apart from the suspension."""
 
 _GONE = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION)
-_ENDED = (OrchestrationStatus.COMPLETED, OrchestrationStatus.FAILED, OrchestrationStatus.TERMINATED)
 _LOGGER = logging.getLogger(__name__)
 
 

@@ -15,9 +15,9 @@ from contracts.human_step import Asking, Progress, digest_of_id, digest_of_said
 from errors import AlreadyDecided, CountersignError, TooLate, Unprocessable
 from orchestrators.approval_outcome import AUTOMATIC
 from services.clock import now
+from services.states import value_of
 from triggers.decide import Late, StandsStill, hand_over, note_late, stands_still
 from triggers.instances import ENDED, find, progress_of, run_of
-from triggers.states import value_of
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from errors import AlreadyDecided, CountersignError, NotFound, TooLate, Unproces
 from services import trail
 from services.clock import now
 from services.record_store import get_record_store
+from services.states import is_paused
 from settings import get_settings
 from triggers.instances import ENDED, find, progress_of, run_of
-from triggers.states import is_paused
 from triggers.web import answer
 
 FIRST_POLL = 0.001

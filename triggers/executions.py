@@ -20,6 +20,7 @@ from services import cancelling, documents, paused, pausing
 from services.clock import now
 from services.identity import speak_as
 from services.record_store import get_record_store
+from services.states import ENDED, value_of
 from settings import get_settings
 from triggers import (
     approval,
@@ -35,7 +36,6 @@ from triggers.callers import must_have, speaker, unclear
 from triggers.decide import not_yet
 from triggers.pausing import ended, is_left_to_decide, pause, resume, see_whole, was_resumed
 from triggers.seeing import AT_ONCE, OUTSIDE, Seen, plain, see, see_all, show, step_of
-from triggers.states import ENDED, value_of
 from triggers.web import answer, any_instance_id_of, decision_id_of, idempotency_key_of, read_body
 
 PATH = "/api/v1/executions/{}"

@@ -15,8 +15,8 @@ from contracts.records import RecordBatch
 from errors import Conflict, Unavailable
 from services import paused, waits
 from services.record_store import RecordStore, get_record_store
+from services.states import ENDED, run_of
 from triggers.callers import sender
-from triggers.states import ENDED, run_of
 from triggers.verifying import batches_in, note_purge, verified, whole
 
 REASON = "Another run took the id."

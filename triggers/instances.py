@@ -17,8 +17,8 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 from contracts.base import as_utc_text
 from errors import NotFound
+from services.states import ENDED, head_of, progress_of, run_of, value_of
 from triggers.starting import start
-from triggers.states import ENDED, head_of, progress_of, run_of, value_of
 
 __all__ = ["ENDED", "describe", "find", "head_of", "page_of", "progress_of", "run_of", "start"]
 

@@ -23,9 +23,9 @@ from contracts.shown import Shown
 from errors import BadRequest, Forbidden, NotAForm, PayloadTooLarge, TooLate
 from services import links, shown
 from services.record_store import get_record_store
+from services.states import is_paused, progress_of, run_of
 from settings import get_settings
 from triggers.pages import page, root_path
-from triggers.states import is_paused, progress_of, run_of
 from triggers.web import MAX_BODY
 
 COOKIE = "countersign_browser"

@@ -22,9 +22,9 @@ from orchestrators.signup import signup
 from services import clock, documents, outbox, paused, shown, signup_erasure, waits
 from services.record_store import RecordStore, get_record_store
 from services.records import put_on_record
+from services.states import value_of
 from triggers.instances import ENDED, progress_of, run_of
 from triggers.listing import finish_unlisted, heal_paused, list_suspended
-from triggers.states import value_of
 from triggers.verifying import batches, note_end
 from triggers.windows import WORKFLOWS, look_through_instances, look_through_rows, look_through_waits, told
 

@@ -18,8 +18,8 @@ from contracts.records import Wait
 from errors import NotFound
 from services import paused, pausing, waits
 from services.record_store import get_record_store
+from services.states import ENDED, head_of, progress_of, value_of
 from settings import get_settings
-from triggers.states import ENDED, head_of, progress_of, value_of
 from triggers.windows import WORKFLOWS
 
 OUTSIDE = "Suspended outside of the app"

@@ -17,9 +17,9 @@ from contracts.base import YEAR_IN_HOURS, Contract, as_utc_text
 from contracts.start import IdReusePolicy, Keyed, StartOptions
 from errors import AlreadyStarted, BadRequest, Unavailable, Unprocessable
 from services import clock
+from services.states import ENDED
 from triggers.callers import must_have
 from triggers.giving_way import give_way
-from triggers.states import ENDED
 
 DEFAULT: IdReusePolicy = "ALLOW_IF_NO_RUNNING"
 PATIENCE = 30.0

@@ -17,10 +17,10 @@ from contracts.records import RecordBatch
 from services import clock, trail
 from services.record_store import RecordStore
 from services.records import put_on_record
+from services.states import head_of
 from services.trail import Kept, Trail
 from services.verification import Verified, verify
 from settings import get_settings
-from triggers.states import head_of
 
 LOOKS = 10
 """How often a trail is read anew because another run has the id meanwhile, or none."""

@@ -21,12 +21,12 @@ from orchestrators.event_payload import EventConverter
 from orchestrators.run_record import RunRecord
 from services import clock, trail, waits
 from services.record_store import get_record_store
+from services.states import head_of, run_of
 from services.verification import verify
 from tests.api.starting import NoTurns, configuration_of, many
 from tests.polling import until
 from triggers import starting
 from triggers.starting import start
-from triggers.states import head_of, run_of
 
 BOB = "bob@example.com"
 ENDS_FIRST = "ALLOW_TERMINATE_IF_RUNNING"

@@ -10,10 +10,10 @@ from contracts.signup import QuietHours, SignupClaims, SignupForm, SignupInput, 
 from orchestrators.signup import VERIFY
 from services import links, outbox
 from services.outbox import OutboxMail
+from services.states import progress_of
 from tests.orchestrators.engine import Engine
 from triggers.signup import Signup, address_key
 from triggers.signup_result import code_event, is_code
-from triggers.states import progress_of
 
 WAITING = "waiting_for_verification"
 EMAIL, OTHER = "zeb.quagmire@hidden.example.com", "zebulon@elsewhere.example.org"
